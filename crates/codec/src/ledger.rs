@@ -146,6 +146,13 @@ impl Entry {
     pub fn tag(&self) -> Tag {
         self.tag
     }
+
+    /// Books the bytes under another tag; the total never counts them twice.
+    pub fn retag(&mut self, tag: Tag) {
+        self.ledger.0.tags[self.tag as usize].live.fetch_sub(self.bytes, Relaxed);
+        self.ledger.0.tags[tag as usize].add(self.bytes);
+        self.tag = tag;
+    }
 }
 
 impl Drop for Entry {
