@@ -1,0 +1,145 @@
+//! The portable product: operands as plain f32, multiplied by the `gemm` crate.
+//!
+//! Panels are the operand itself, `[k][n]` in f32, rounded to bf16 where the product asks for it.
+//! Rows of C are cut into fixed blocks, so the result is the same for any number of threads.
+
+#![allow(unsafe_code)]
+
+use half::bf16;
+
+use super::{Compute, Engine, Left, Out, Panels, Right, Store, find};
+use crate::Error;
+use crate::tensor::{Element, Format, Shared, View};
+
+const ROWS: usize = 64;
+
+fn value(compute: Compute, view: &View<'_>, row: usize, col: usize) -> f32 {
+    let wide = match view.format {
+        Format::F32 => view.row::<f32>(row)[col],
+        Format::Bf16 => view.row::<bf16>(row)[col].to_f32(),
+    };
+    match compute {
+        Compute::F32 => wide,
+        Compute::Bf16 => bf16::from_f32(wide).to_f32(),
+    }
+}
+
+/// Packs one column of the right operand.
+pub(super) fn pack_column(engine: &Engine<'_>, right: &Right<'_>, col: usize, dst: Shared<u8>) {
+    let (k, n) = right.size();
+    let put = |t: usize, x: f32| {
+        // SAFETY: every column is packed by one task, and the panels hold `k * n` values.
+        unsafe { dst.at((t * n + col) * 4).cast::<f32>().write(x) }
+    };
+    match right {
+        Right::Transposed(views) => {
+            let row = find(views, col);
+            (0..k).for_each(|t| put(t, value(engine.compute, &row, 0, t)));
+        }
+        Right::Stacked(views) => {
+            let mut t = 0;
+            for view in *views {
+                for row in 0..view.rows {
+                    put(t, value(engine.compute, view, row, col));
+                    t += 1;
+                }
+            }
+        }
+    }
+}
+
+/// As [`super::product`].
+pub(super) fn product<S: AsRef<[u8]> + Sync>(
+    engine: &Engine<'_>,
+    left: Left<'_>,
+    panels: &Panels<S>,
+    out: Out,
+    store: Store,
+) -> Result<(), Error> {
+    let m = left.size().0;
+    engine.team.run(m.div_ceil(ROWS), |task| {
+        rows(engine, left, panels, out, store, task * ROWS..(task * ROWS + ROWS).min(m));
+    });
+    Ok(())
+}
+
+/// As [`super::product_serial`].
+pub(super) fn product_serial<S: AsRef<[u8]>>(
+    engine: &Engine<'_>,
+    left: Left<'_>,
+    panels: &Panels<S>,
+    out: Out,
+    store: Store,
+) {
+    let m = left.size().0;
+    for first in (0..m).step_by(ROWS) {
+        rows(engine, left, panels, out, store, first..(first + ROWS).min(m));
+    }
+}
+
+fn rows<S: AsRef<[u8]>>(
+    engine: &Engine<'_>,
+    left: Left<'_>,
+    panels: &Panels<S>,
+    out: Out,
+    store: Store,
+    range: std::ops::Range<usize>,
+) {
+    let (k, n, m) = (panels.k, panels.n, range.len());
+    let mut a = vec![0f32; m * k];
+    for (i, row) in a.chunks_exact_mut(k.max(1)).enumerate() {
+        for (t, x) in row.iter_mut().enumerate() {
+            *x = match &left {
+                Left::Rows(view) => value(engine.compute, view, range.start + i, t),
+                Left::Columns(view) => value(engine.compute, view, t, range.start + i),
+            };
+        }
+    }
+    let mut c = vec![0f32; m * n];
+    // SAFETY: all three matrices have the sizes given.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.as_ptr(),
+            1,
+            k as isize,
+            panels.start().cast::<f32>(),
+            1,
+            n as isize,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+    for (i, sums) in c.chunks_exact(n).enumerate() {
+        put_row(out, store, range.start + i, sums);
+    }
+}
+
+fn put_row(out: Out, store: Store, row: usize, sums: &[f32]) {
+    let at = row * out.stride;
+    for (j, sum) in sums.iter().enumerate() {
+        // SAFETY: the caller lends these rows of C to this task alone.
+        unsafe {
+            match store {
+                Store::Set => out.start.cast::<f32>().add(at + j).write(*sum),
+                Store::Add => *out.start.cast::<f32>().add(at + j) += sum,
+                Store::AddTo { other, stride } => {
+                    out.start.cast::<f32>().add(at + j).write(*other.add(row * stride + j) + sum)
+                }
+                Store::Bf16 => {
+                    out.start.cast::<bf16>().add(at + j).write(<bf16 as Element>::from_f32(*sum))
+                }
+            }
+        }
+    }
+}
