@@ -30,7 +30,7 @@ mod nearest;
 mod packed;
 mod registry;
 pub mod rng;
-pub mod simd;
+mod simd;
 
 pub use error::Error;
 pub use format::{Codec, Rounding, Sign};
@@ -38,6 +38,6 @@ pub use formats::{Bf16, F32};
 pub use layout::Layout;
 pub use ledger::{Entry, Ledger, Tag};
 pub use nearest::nearest_name;
-pub use packed::{Packed, decode_chunk, encode_chunk};
+pub use packed::{ChunkMut, Packed};
 pub use registry::{CODECS, Format};
 pub use rng::{Rng, Stream};

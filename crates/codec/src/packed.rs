@@ -1,6 +1,6 @@
 //! Values in a format: the bytes, and what is needed to read them.
 
-use std::ops::Range;
+use std::iter;
 
 use crate::{Error, Format, Layout, Rounding};
 
@@ -92,14 +92,8 @@ impl<S: AsRef<[u8]>> Packed<S> {
     /// [`Error::Length`] unless `dst` has `rows * cols` values.
     pub fn decode_into(&self, dst: &mut [f32]) -> Result<(), Error> {
         check("values", &self.format, &self.layout, self.layout.values(), dst.len())?;
-        decode_chunk(&self.format, &self.layout, &self.header, self.bytes.as_ref(), dst);
+        decode(&self.format, &self.layout, &self.header, self.bytes.as_ref(), dst);
         Ok(())
-    }
-
-    /// The bytes of a range of values that starts at a multiple of
-    /// [`Layout::chunk_unit`] and ends at one or at the end of the tensor.
-    pub fn chunk_bytes(&self, values: Range<usize>) -> Range<usize> {
-        self.layout.prefix_bytes(values.start)..self.layout.prefix_bytes(values.end)
     }
 }
 
@@ -112,13 +106,30 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Packed<S> {
         check("values", &self.format, &self.layout, self.layout.values(), src.len())?;
         self.header = self.format.header(src);
         let (layout, header) = (&self.layout, &self.header);
-        encode_chunk(&self.format, layout, header, src, self.bytes.as_mut(), rounding);
+        encode(&self.format, layout, header, src, self.bytes.as_mut(), rounding);
         Ok(())
     }
 
-    /// The blocks, to be written in place by [`encode_chunk`] or copied from a file.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.bytes.as_mut()
+    /// Cuts the tensor into chunks of `values`, a multiple of [`Layout::chunk_unit`]; the last may
+    /// be shorter. Chunks are apart, so several threads can update one tensor.
+    ///
+    /// # Panics
+    /// If `values` is 0 or no multiple of the unit.
+    pub fn chunks_mut(&mut self, values: usize) -> impl Iterator<Item = ChunkMut<'_>> {
+        let layout = self.layout;
+        let unit = layout.chunk_unit().max(1);
+        assert!(values > 0 && values.is_multiple_of(unit), "a chunk ends where a block ends");
+        let (format, header) = (&self.format, self.header.as_slice());
+        let mut rest = self.bytes.as_mut();
+        let mut first = 0;
+        iter::from_fn(move || {
+            let end = layout.values().min(first + values);
+            let len = layout.prefix_bytes(end) - layout.prefix_bytes(first);
+            let bytes = rest.split_off_mut(..len).expect("the layout has as many bytes");
+            let chunk = ChunkMut { format, layout, header, first, values: end - first, bytes };
+            first = end;
+            (chunk.values > 0).then_some(chunk)
+        })
     }
 
     /// The values in place, where the format is plain `f32` and the storage is aligned for it.
@@ -143,9 +154,57 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Packed<S> {
     }
 }
 
-/// Codes a chunk of a tensor: values from a multiple of [`Layout::chunk_unit`] on, `dst` their
-/// bytes ([`Packed::chunk_bytes`]), `rounding` advanced to the first of them.
-pub fn encode_chunk(
+/// A part of a [`Packed`] tensor that starts and ends where a block does.
+#[derive(Debug)]
+pub struct ChunkMut<'a> {
+    format: &'a Format,
+    layout: Layout,
+    header: &'a [u8],
+    first: usize,
+    values: usize,
+    bytes: &'a mut [u8],
+}
+
+impl ChunkMut<'_> {
+    /// The index in the tensor of the first value.
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
+    /// How many values are in the chunk.
+    pub fn values(&self) -> usize {
+        self.values
+    }
+
+    /// The values in place, where the format is plain `f32` and the storage is aligned for it.
+    pub fn as_f32_mut(&mut self) -> Option<&mut [f32]> {
+        if !self.format.is_plain_f32() {
+            return None;
+        }
+        bytemuck::try_cast_slice_mut(self.bytes).ok()
+    }
+
+    /// Decodes `dst.len()` values from `at` on, counted from the start of the chunk; both ends must
+    /// be multiples of the chunk unit or the end of the chunk.
+    pub fn decode(&self, at: usize, dst: &mut [f32]) {
+        let start = self.layout.prefix_bytes(at);
+        let end = self.layout.prefix_bytes(at + dst.len());
+        decode(self.format, &self.layout, self.header, &self.bytes[start..end], dst);
+    }
+
+    /// Codes `src` over the values from `at` on, under the same condition. `rounding` is that of
+    /// the whole tensor: the index of the chunk is added here.
+    pub fn encode(&mut self, at: usize, src: &[f32], rounding: Rounding) {
+        let start = self.layout.prefix_bytes(at);
+        let end = self.layout.prefix_bytes(at + src.len());
+        let rounding = rounding.advance(self.first + at);
+        let dst = &mut self.bytes[start..end];
+        encode(self.format, &self.layout, self.header, src, dst, rounding);
+    }
+}
+
+/// Codes run after run; `rounding` is that of the first value.
+fn encode(
     format: &Format,
     layout: &Layout,
     header: &[u8],
@@ -159,8 +218,8 @@ pub fn encode_chunk(
     }
 }
 
-/// Decodes a chunk of a tensor; the counterpart of [`encode_chunk`].
-pub fn decode_chunk(format: &Format, layout: &Layout, header: &[u8], src: &[u8], dst: &mut [f32]) {
+/// Decodes run after run.
+fn decode(format: &Format, layout: &Layout, header: &[u8], src: &[u8], dst: &mut [f32]) {
     let (run, run_bytes) = run_of(layout);
     for (src, dst) in src.chunks(run_bytes).zip(dst.chunks_mut(run)) {
         format.decode(src, header, dst);

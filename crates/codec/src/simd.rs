@@ -5,42 +5,26 @@
 
 /// Compiles a function with a plain loop for AVX-512, AVX2 and the baseline, and calls the widest
 /// that this CPU has. The body and what it calls must be `#[inline(always)]` to profit.
-///
-/// ```
-/// smidgen_codec::vectorize! {
-///     /// Doubles each value.
-///     fn double(values: &mut [f32]) {
-///         for value in values {
-///             *value *= 2.0;
-///         }
-///     }
-/// }
-/// let mut values = [1.0, 2.5];
-/// double(&mut values);
-/// assert_eq!(values, [2.0, 5.0]);
-/// ```
-#[macro_export]
 macro_rules! vectorize {
     (
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident $([$($generics:tt)*])? ($($arg:ident: $ty:ty),* $(,)?)
-        $(-> $out:ty)? $(where [$($bounds:tt)*])? $body:block
+        $vis:vis fn $name:ident ($($arg:ident: $ty:ty),* $(,)?) $body:block
     ) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
-        $vis fn $name $(<$($generics)*>)? ($($arg: $ty),*) $(-> $out)? $(where $($bounds)*)? {
+        $vis fn $name($($arg: $ty),*) {
             #[inline(always)]
-            fn plain $(<$($generics)*>)? ($($arg: $ty),*) $(-> $out)? $(where $($bounds)*)? $body
+            fn plain($($arg: $ty),*) $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi2")]
-            fn avx512 $(<$($generics)*>)? ($($arg: $ty),*) $(-> $out)? $(where $($bounds)*)? {
+            fn avx512($($arg: $ty),*) {
                 plain($($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,bmi2")]
-            fn avx2 $(<$($generics)*>)? ($($arg: $ty),*) $(-> $out)? $(where $($bounds)*)? {
+            fn avx2($($arg: $ty),*) {
                 plain($($arg),*)
             }
 
@@ -57,11 +41,11 @@ macro_rules! vectorize {
     };
 }
 
-pub use vectorize;
+pub(crate) use vectorize;
 
 /// The vector width that plain loops run at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub(crate) enum Level {
     /// What every CPU of the architecture has.
     Baseline,
     /// 256-bit integer and float vectors.
@@ -72,7 +56,7 @@ pub enum Level {
 
 /// The widest level of this CPU. Cheap: the answer is kept by the standard library.
 #[inline]
-pub fn level() -> Level {
+pub(crate) fn level() -> Level {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2") {
         let wide = std::arch::is_x86_feature_detected!("avx512f")
