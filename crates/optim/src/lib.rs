@@ -1,1 +1,51 @@
-//! Not written yet.
+//! Update rules, schedules, parameter groups and gradient policies.
+//!
+//! A rule is arithmetic: it owns hyper-parameters and asks for state by name; [`OptimState`]
+//! allocates that state in any number format, counts it, saves it and hands it to the rule. Nothing
+//! here computes gradients, reads files or knows models.
+//!
+//! Read first: [`Optimizer`] (what a rule is), [`GroupConfig`] (which parameters it updates, and
+//! how), [`OptimState`] (the state of a run). A new rule is one file in `rules/` and one entry in
+//! [`RULES`].
+//!
+//! ```
+//! use smidgen_codec::{Ledger, Rng, Stream, Tag};
+//! use smidgen_optim::{Assignment, GroupConfig, OptimState, ParamSpec, Role, StepCx};
+//! use smidgen_tensor::{Pool, Team};
+//!
+//! let params = [ParamSpec::new("head.weight", [2, 3], Role::Head)];
+//! let plan = Assignment::resolve(&[GroupConfig::default()], &params)?;
+//! assert_eq!(plan.state_bytes(), 2 * 6 * 4);
+//!
+//! let (pool, team) = (Pool::new(Ledger::new()), Team::new(1));
+//! let mut state = OptimState::allocate(plan, &pool)?;
+//! let mut value = [1.0f32; 6];
+//! let cx = StepCx::new(&team, 1, Rng::new(0, Stream::Rounding));
+//! state.step(&cx, 0, &mut value, &[0.5; 6])?;
+//! assert!(value[0] < 1.0);
+//! assert_eq!(pool.ledger().live_bytes(Tag::State), 48);
+//! # Ok::<(), smidgen_optim::Error>(())
+//! ```
+
+mod clip;
+mod elementwise;
+mod error;
+mod glob;
+mod group;
+mod policy;
+mod role;
+mod rule;
+pub mod rules;
+mod schedule;
+mod state;
+
+pub use clip::{all_finite, clip_scale, global_norm, scale};
+pub use elementwise::elementwise;
+pub use error::Error;
+pub use group::{Assignment, GroupConfig, StateRounding};
+pub use policy::{Clip, GradMode, GradPolicy, Guard, Verdict};
+pub use role::{ParamSpec, Role};
+pub use rule::{Optimizer, Param, Slot, SlotSpec, StepCx};
+pub use rules::{RULES, RuleEntry, rule_by_name};
+pub use schedule::Schedule;
+pub use state::{OptimState, StateTensor};

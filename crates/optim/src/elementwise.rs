@@ -1,0 +1,179 @@
+//! The engine of rules that update each value by itself.
+//!
+//! A parameter is cut into chunks of fixed size, one task each. Slots in plain f32 are updated in
+//! place; other formats are decoded, updated and coded again a cache-sized tile at a time, so full
+//! f32 state never exists. No value depends on another, so every number of threads and every
+//! vector width gives the same bits.
+
+use std::array;
+use std::sync::Mutex;
+
+use smidgen_codec::{ChunkMut, Rounding};
+use smidgen_tensor::{Level, multiversion};
+
+use crate::clip::CHUNK;
+use crate::{Error, Param, Slot, StepCx};
+
+/// Values decoded at once: some slots of it stay in the first-level cache.
+const TILE: usize = 1 << 10;
+
+/// Calls `update(value, gradient, slots)` for every value of `param`.
+///
+/// The gradient comes multiplied by [`StepCx::grad_scale`]. `update` is inlined into loops for each
+/// vector width, so it should be plain arithmetic.
+///
+/// # Errors
+/// [`Error::Slots`] unless there are `N` slots, [`Error::Length`] unless value, gradient and slots
+/// have the values of the parameter's shape.
+pub fn elementwise<const N: usize, F>(
+    cx: &StepCx<'_>,
+    param: Param<'_>,
+    slots: &mut [Slot],
+    update: F,
+) -> Result<(), Error>
+where
+    F: Fn(&mut f32, f32, [&mut f32; N]) + Sync,
+{
+    let got = slots.len();
+    let slots: &mut [Slot; N] = slots.try_into().map_err(|_| Error::Slots { expected: N, got })?;
+    check(&param, slots)?;
+    let unit = slots.iter().map(|slot| slot.data().layout().chunk_unit()).fold(1, common_multiple);
+    let chunk = round_up(CHUNK, unit, param.value.len());
+    let tile = round_up(TILE, unit, param.value.len());
+    let mut number = 0;
+    let mut parts = slots.each_mut().map(|slot| {
+        let rounding = slot.rounding(cx, param.index, number);
+        number += 1;
+        slot.data_mut().chunks_mut(chunk).map(move |chunk| Part::new(chunk, rounding))
+    });
+    let grads = param.grad.chunks(chunk);
+    let tasks: Vec<_> = param
+        .value
+        .chunks_mut(chunk)
+        .zip(grads)
+        .map(|(value, grad)| {
+            let part = |parts: &mut _| Iterator::next(parts).expect("as many chunks as values");
+            Mutex::new(Task { value, grad, parts: parts.each_mut().map(part) })
+        })
+        .collect();
+    cx.team.run(tasks.len(), |index| {
+        let mut task = tasks[index].lock().expect("each chunk has one task");
+        task.run(cx.level, cx.grad_scale, tile, &update);
+    });
+    Ok(())
+}
+
+/// One chunk of a parameter and of its slots.
+struct Task<'a, const N: usize> {
+    value: &'a mut [f32],
+    grad: &'a [f32],
+    parts: [Part<'a>; N],
+}
+
+impl<const N: usize> Task<'_, N> {
+    fn run<F>(&mut self, level: Level, scale: f32, tile: usize, update: &F)
+    where
+        F: Fn(&mut f32, f32, [&mut f32; N]),
+    {
+        let in_place = self.parts.iter_mut().all(|part| part.chunk.as_f32_mut().is_some());
+        let tile = if in_place { self.value.len() } else { tile };
+        let tiles = self.value.chunks_mut(tile).zip(self.grad.chunks(tile));
+        for (number, (value, grad)) in tiles.enumerate() {
+            let (at, len) = (number * tile, value.len());
+            let slots = self.parts.each_mut().map(|part| part.load(at, len));
+            update_tile(level, value, grad, scale, slots, update);
+            self.parts.iter_mut().for_each(|part| part.store(at, len));
+        }
+    }
+}
+
+/// One chunk of a slot, and room for a decoded tile of it.
+struct Part<'a> {
+    chunk: ChunkMut<'a>,
+    rounding: Rounding,
+    tile: Vec<f32>,
+}
+
+impl<'a> Part<'a> {
+    fn new(chunk: ChunkMut<'a>, rounding: Rounding) -> Self {
+        Self { chunk, rounding, tile: Vec::new() }
+    }
+
+    fn load(&mut self, at: usize, len: usize) -> &mut [f32] {
+        if self.chunk.as_f32_mut().is_some() {
+            let values = self.chunk.as_f32_mut().expect("it was there a line above");
+            return &mut values[at..at + len];
+        }
+        self.tile.resize(len, 0.0);
+        self.chunk.decode(at, &mut self.tile);
+        &mut self.tile
+    }
+
+    fn store(&mut self, at: usize, len: usize) {
+        if self.chunk.as_f32_mut().is_none() {
+            self.chunk.encode(at, &self.tile[..len], self.rounding);
+        }
+    }
+}
+
+multiversion! {
+    fn update_tile<F: Fn(&mut f32, f32, [&mut f32; N]); const N: usize>(
+        value: &mut [f32],
+        grad: &[f32],
+        scale: f32,
+        slots: [&mut [f32]; N],
+        update: &F,
+    ) {
+        let len = value.len();
+        // One length for all, so that the loop below needs no check.
+        let grad = &grad[..len];
+        let slots = slots.map(|slot| &mut slot[..len]);
+        for i in 0..len {
+            let mut state: [f32; N] = array::from_fn(|n| slots[n][i]);
+            update(&mut value[i], grad[i] * scale, state.each_mut());
+            for n in 0..N {
+                slots[n][i] = state[n];
+            }
+        }
+    }
+}
+
+fn check(param: &Param<'_>, slots: &[Slot]) -> Result<(), Error> {
+    let expected = param.shape[0].saturating_mul(param.shape[1]);
+    let lengths = [("value", param.value.len()), ("gradient", param.grad.len())];
+    let slots = slots.iter().map(|slot| (slot.spec().name, slot.data().layout().values()));
+    for (what, got) in lengths.into_iter().chain(slots) {
+        if got != expected {
+            return Err(Error::Length { what, expected, got });
+        }
+    }
+    Ok(())
+}
+
+/// The smallest multiple of `unit` that is at least `target`, or one that covers `len` values.
+fn round_up(target: usize, unit: usize, len: usize) -> usize {
+    target.min(len.max(1)).checked_next_multiple_of(unit).unwrap_or(unit)
+}
+
+fn common_multiple(a: usize, b: usize) -> usize {
+    let (mut gcd, mut rest) = (a.max(1), b.max(1));
+    while rest != 0 {
+        (gcd, rest) = (rest, gcd % rest);
+    }
+    (a.max(1) / gcd).saturating_mul(b.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_multiples_of_every_unit() {
+        assert_eq!(common_multiple(1, 1), 1);
+        assert_eq!(common_multiple(64, 256), 256);
+        assert_eq!(common_multiple(100, 64), 1600);
+        assert_eq!(round_up(1024, 100, 1 << 20), 1100);
+        assert_eq!(round_up(1024, 64, 10), 64);
+        assert_eq!(round_up(1024, 64, 0), 64);
+    }
+}

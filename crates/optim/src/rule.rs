@@ -1,0 +1,147 @@
+//! What an update rule is, and what it is given.
+
+use smidgen_codec::{Format, Packed, Rng, Rounding, Sign, Tag};
+use smidgen_tensor::{Buffer, Level, Pool, Team};
+
+use crate::{Error, StateRounding};
+
+/// An update rule: arithmetic over a parameter, its gradient and some slots of state.
+///
+/// A rule owns hyper-parameters, never state; the state of all parameters is in
+/// [`OptimState`](crate::OptimState).
+pub trait Optimizer: Send + Sync + std::fmt::Debug {
+    /// The name in configs.
+    fn name(&self) -> &'static str;
+
+    /// The state that a parameter of this shape needs.
+    fn slots(&self, shape: [usize; 2]) -> Vec<SlotSpec>;
+
+    /// Updates one parameter and its slots, once. `slots` are those of [`Optimizer::slots`].
+    ///
+    /// # Errors
+    /// [`Error::Slots`] or [`Error::Length`] when slots or buffers are not the parameter's.
+    fn step(&self, cx: &StepCx<'_>, param: Param<'_>, slots: &mut [Slot]) -> Result<(), Error>;
+}
+
+/// What is the same for every parameter of a step.
+#[derive(Clone, Copy)]
+pub struct StepCx<'a> {
+    /// The threads that compute.
+    pub team: &'a Team,
+    /// The kernels that run.
+    pub level: Level,
+    /// Which update this is, from 1. Skipped steps do not count: it corrects the bias of averages.
+    pub step: u64,
+    /// The schedule's multiplier of this step.
+    pub multiplier: f64,
+    /// The scheduled rate; [`OptimState`](crate::OptimState) sets it for each parameter, to its
+    /// group's base rate times `multiplier`.
+    pub lr: f64,
+    /// Gradients are multiplied by this before use: the factor of clipping and normalisation.
+    pub grad_scale: f32,
+    /// Random numbers for the rounding of state.
+    pub rng: Rng,
+}
+
+impl<'a> StepCx<'a> {
+    /// Update `step` with the multiplier, the rate and the gradient scale at 1.
+    pub fn new(team: &'a Team, step: u64, rng: Rng) -> Self {
+        Self { team, level: Level::detect(), step, multiplier: 1.0, lr: 1.0, grad_scale: 1.0, rng }
+    }
+}
+
+/// One parameter in an update.
+#[derive(Debug)]
+pub struct Param<'a> {
+    /// Its number in the model; part of the random numbers' place.
+    pub index: usize,
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// The master weights, `rows * cols` values.
+    pub value: &'a mut [f32],
+    /// The gradient, to be multiplied by [`StepCx::grad_scale`].
+    pub grad: &'a [f32],
+}
+
+/// A slot of state that a rule asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotSpec {
+    /// The name in checkpoints, before the parameter's: `exp_avg`.
+    pub name: &'static str,
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// Whether values may be negative: a dynamic format has a map for each.
+    pub sign: Sign,
+}
+
+impl SlotSpec {
+    /// A slot for values of both signs.
+    pub fn signed(name: &'static str, shape: [usize; 2]) -> Self {
+        Self { name, shape, sign: Sign::Signed }
+    }
+
+    /// A slot for values that are never negative.
+    pub fn unsigned(name: &'static str, shape: [usize; 2]) -> Self {
+        Self { name, shape, sign: Sign::Unsigned }
+    }
+}
+
+/// The state of one slot of one parameter, in any format.
+#[derive(Debug)]
+pub struct Slot {
+    spec: SlotSpec,
+    data: Packed<Buffer>,
+    rounding: StateRounding,
+}
+
+impl Slot {
+    /// A slot full of zeros, on the ledger under `state`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the pool has no memory.
+    pub fn zeroed(
+        spec: SlotSpec,
+        format: &Format,
+        rounding: StateRounding,
+        pool: &Pool,
+    ) -> Result<Self, Error> {
+        let layout = format.layout(spec.shape);
+        let bytes = pool.zeroed(Tag::State, layout.code_bytes())?;
+        let header = vec![0; layout.header_bytes];
+        let mut data = Packed::from_parts(format.clone(), spec.shape, header, bytes)?;
+        // Bytes of zero need not stand for values of zero.
+        let unit = layout.chunk_unit().max(1);
+        let zeros = vec![0.0; layout.values().min(4096usize.next_multiple_of(unit))];
+        for mut chunk in data.chunks_mut(4096usize.next_multiple_of(unit)) {
+            let values = chunk.values();
+            chunk.encode(0, &zeros[..values], Rounding::Nearest);
+        }
+        Ok(Self { spec, data, rounding })
+    }
+
+    /// What the rule asked for.
+    pub fn spec(&self) -> &SlotSpec {
+        &self.spec
+    }
+
+    /// The values in their format.
+    pub fn data(&self) -> &Packed<Buffer> {
+        &self.data
+    }
+
+    /// The values in their format, for rules that need all of them at once.
+    pub fn data_mut(&mut self) -> &mut Packed<Buffer> {
+        &mut self.data
+    }
+
+    /// How new values are rounded: slot `number` of parameter `param` at this step.
+    pub fn rounding(&self, cx: &StepCx<'_>, param: usize, number: usize) -> Rounding {
+        match self.rounding {
+            StateRounding::Nearest => Rounding::Nearest,
+            StateRounding::Stochastic => {
+                let tensor = (param as u64) << 8 | number as u64;
+                Rounding::Stochastic { key: cx.rng.key(cx.step, tensor), first_index: 0 }
+            }
+        }
+    }
+}

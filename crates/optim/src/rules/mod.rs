@@ -1,0 +1,29 @@
+//! The update rules, one file each.
+
+mod adamw;
+
+pub use adamw::AdamW;
+
+use crate::{Error, GroupConfig, Optimizer};
+
+/// How a rule is made for a group.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleEntry {
+    /// The name in configs.
+    pub name: &'static str,
+    /// Makes the rule, and writes into the group the hyper-parameters that it leaves open.
+    pub build: fn(&mut GroupConfig) -> Result<Box<dyn Optimizer>, Error>,
+}
+
+/// Every rule. Configs, errors and the test matrix read this list.
+pub static RULES: &[RuleEntry] = &[RuleEntry { name: "adamw", build: AdamW::build }];
+
+/// The entry of this name.
+///
+/// # Errors
+/// [`Error::UnknownRule`] lists the registry and the nearest name.
+pub fn rule_by_name(name: &str) -> Result<&'static RuleEntry, Error> {
+    let known = || RULES.iter().map(|rule| rule.name).collect();
+    let unknown = || Error::UnknownRule { name: name.into(), known: known() };
+    RULES.iter().find(|rule| rule.name == name).ok_or_else(unknown)
+}

@@ -1,0 +1,154 @@
+//! The state of a run: allocated in any format, counted, saved and loaded.
+
+use std::collections::HashMap;
+
+use smidgen_tensor::Pool;
+
+use crate::{Assignment, Error, GroupConfig, Param, ParamSpec, Slot, StepCx};
+
+/// The slots of every parameter, and the rules that update them.
+#[derive(Debug)]
+pub struct OptimState {
+    plan: Assignment,
+    params: Vec<ParamState>,
+}
+
+#[derive(Debug)]
+struct ParamState {
+    slots: Vec<Slot>,
+    /// The last update, so that a second one in the same step is found.
+    step: u64,
+}
+
+/// A slot as it lies in a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateTensor<'a> {
+    /// Slot and parameter: `exp_avg.layers.0.attn.q.weight`.
+    pub name: String,
+    /// The full name of the format.
+    pub format: String,
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// The coded values.
+    pub bytes: &'a [u8],
+}
+
+impl OptimState {
+    /// Allocates the slots of `plan`, full of zeros, on the ledger under `state`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the pool has no memory.
+    pub fn allocate(plan: Assignment, pool: &Pool) -> Result<Self, Error> {
+        let params = plan.params.iter().map(|(param, group)| {
+            let group = &plan.groups[*group];
+            let rounding = group.config.state_rounding;
+            let slots = group.slots(param);
+            let slots = slots.map(|(spec, format)| Slot::zeroed(spec, &format, rounding, pool));
+            Ok(ParamState { slots: slots.collect::<Result<_, Error>>()?, step: 0 })
+        });
+        let params = params.collect::<Result<_, Error>>()?;
+        Ok(Self { plan, params })
+    }
+
+    /// Updates parameter `index` (its place in the assignment), once per step.
+    ///
+    /// # Errors
+    /// [`Error::Twice`] for a second update in one step, [`Error::NoParam`], and what the rule says
+    /// about lengths.
+    pub fn step(
+        &mut self,
+        cx: &StepCx<'_>,
+        index: usize,
+        value: &mut [f32],
+        grad: &[f32],
+    ) -> Result<(), Error> {
+        let count = self.params.len();
+        let state = self.params.get_mut(index).ok_or(Error::NoParam { index, count })?;
+        let (spec, group) = &self.plan.params[index];
+        if state.step >= cx.step {
+            return Err(Error::Twice { param: spec.name.clone(), step: cx.step });
+        }
+        let group = &self.plan.groups[*group];
+        let cx = StepCx { lr: group.config.lr * cx.multiplier, ..*cx };
+        let param = Param { index, shape: spec.shape, value, grad };
+        group.rule.step(&cx, param, &mut state.slots)?;
+        state.step = cx.step;
+        Ok(())
+    }
+
+    /// The groups in order, complete.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = &GroupConfig> {
+        self.plan.groups()
+    }
+
+    /// The parameters in order, each with its group.
+    pub fn params(&self) -> impl ExactSizeIterator<Item = (&ParamSpec, &GroupConfig)> {
+        self.plan.params()
+    }
+
+    /// The slots of parameter `index`; none for a number that no parameter has.
+    pub fn slots(&self, index: usize) -> &[Slot] {
+        self.params.get(index).map_or(&[], |state| &state.slots)
+    }
+
+    /// Every slot, in the order of the parameters, without a copy.
+    pub fn tensors(&self) -> impl Iterator<Item = StateTensor<'_>> {
+        let params = self.plan.params.iter().zip(&self.params);
+        params.flat_map(|((spec, _), state)| state.slots.iter().map(|slot| tensor(spec, slot)))
+    }
+
+    /// Loads saved slots. Every slot must be there, in the format and shape of this run.
+    ///
+    /// # Errors
+    /// [`Error::MissingState`], [`Error::UnknownState`], [`Error::SavedFormat`],
+    /// [`Error::SavedShape`], [`Error::SavedBytes`]; nothing is changed then.
+    pub fn load<'a>(
+        &mut self,
+        saved: impl IntoIterator<Item = StateTensor<'a>>,
+    ) -> Result<(), Error> {
+        let mut saved: HashMap<String, StateTensor<'a>> =
+            saved.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        let take = |ours: StateTensor<'_>| match saved.remove(&ours.name) {
+            Some(theirs) => fits(&ours, theirs),
+            None => Err(Error::MissingState { tensor: ours.name }),
+        };
+        let found = self.tensors().map(take).collect::<Result<Vec<&[u8]>, Error>>()?;
+        if let Some(tensor) = saved.into_keys().min() {
+            return Err(Error::UnknownState { tensor });
+        }
+        let slots = self.params.iter_mut().flat_map(|state| &mut state.slots);
+        for (slot, bytes) in slots.zip(found) {
+            slot.data_mut().copy_from_parts(&[], bytes)?;
+        }
+        // A run that goes back to a checkpoint repeats steps.
+        self.params.iter_mut().for_each(|state| state.step = 0);
+        Ok(())
+    }
+}
+
+fn tensor<'a>(spec: &ParamSpec, slot: &'a Slot) -> StateTensor<'a> {
+    let data = slot.data();
+    StateTensor {
+        name: format!("{}.{}", slot.spec().name, spec.name),
+        format: data.format().full_name(),
+        shape: data.shape(),
+        bytes: data.bytes(),
+    }
+}
+
+/// The bytes of `theirs` if they can stand in for `ours`.
+fn fits<'a>(ours: &StateTensor<'_>, theirs: StateTensor<'a>) -> Result<&'a [u8], Error> {
+    let tensor = theirs.name;
+    if theirs.format != ours.format {
+        let expected = ours.format.clone();
+        return Err(Error::SavedFormat { tensor, expected, got: theirs.format });
+    }
+    if theirs.shape != ours.shape {
+        return Err(Error::SavedShape { tensor, expected: ours.shape, got: theirs.shape });
+    }
+    let (expected, got) = (ours.bytes.len(), theirs.bytes.len());
+    if expected != got {
+        return Err(Error::SavedBytes { tensor, expected, got });
+    }
+    Ok(theirs.bytes)
+}
