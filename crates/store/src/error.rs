@@ -133,6 +133,16 @@ pub enum Error {
         /// The file, and the line where it is known.
         place: String,
     },
+    /// A configuration value is refused by the type that reads it.
+    #[error("`{key}`: {message} in {place}")]
+    Invalid {
+        /// The full dotted key.
+        key: String,
+        /// What the type said.
+        message: String,
+        /// The file, and the line where it is known.
+        place: String,
+    },
     /// A `key=value` argument cannot be applied.
     #[error("`--set {argument}`: expected {expected}, got {got}")]
     Set {

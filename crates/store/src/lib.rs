@@ -28,6 +28,7 @@
 mod atomic;
 mod bytes;
 mod checkpoint;
+pub mod config;
 mod error;
 mod faulty;
 mod files;
