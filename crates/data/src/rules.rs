@@ -1,0 +1,139 @@
+//! What a name or a content says about a file: key file, lock file, binary, generated, minified.
+
+use std::path::Path;
+
+use crate::Reason;
+use crate::secrets;
+
+/// Lock files that do not end in `.lock`.
+const LOCK_FILES: &[&str] = &[
+    "package-lock.json",
+    "npm-shrinkwrap.json",
+    "pnpm-lock.yaml",
+    "bun.lockb",
+    "packages.lock.json",
+    "gradle.lockfile",
+    "go.sum",
+];
+
+/// Files that hold credentials by convention.
+const KEY_FILES: &[&str] = &[
+    "id_rsa",
+    "id_dsa",
+    "id_ecdsa",
+    "id_ed25519",
+    ".netrc",
+    "_netrc",
+    ".npmrc",
+    ".pypirc",
+    ".pgpass",
+    ".htpasswd",
+    "credentials",
+    "credentials.json",
+    "credentials.toml",
+];
+
+/// Endings of files that hold keys.
+const KEY_ENDINGS: &[&str] =
+    &[".pem", ".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx", ".ppk"];
+
+/// Endings of prose, where a paragraph is often one line.
+const PROSE_ENDINGS: &[&str] = &[".txt", ".md", ".rst", ".tex", ".org", ".adoc", ".jsonl"];
+
+/// What makes a folder of run files out of a `run.toml`.
+const RUN_FILES: &[&str] = &["ckpt", "metrics.jsonl", "env.json", "tokenizer.json", "data"];
+
+/// No line written by a person is this long, in bytes.
+const LONGEST_LINE: usize = 10_000;
+
+/// Whether a folder is a run directory of this program.
+pub(crate) fn is_run_directory(folder: &Path) -> bool {
+    folder.join("run.toml").is_file() && RUN_FILES.iter().any(|name| folder.join(name).exists())
+}
+
+/// A reason that the name alone gives; `name` is the last part of the path.
+pub(crate) fn by_name(name: &str) -> Option<Reason> {
+    let name = name.to_lowercase();
+    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    if name.starts_with(".env") || KEY_FILES.contains(&name.as_str()) || ends(KEY_ENDINGS) {
+        return Some(Reason::KeyFile);
+    }
+    (name.ends_with(".lock") || LOCK_FILES.contains(&name.as_str())).then_some(Reason::LockFile)
+}
+
+/// Bytes as text: without NUL, UTF-8, without its byte order mark, not blank.
+pub(crate) fn as_text(bytes: Vec<u8>) -> Result<String, Reason> {
+    if bytes.contains(&0) {
+        return Err(Reason::Binary);
+    }
+    let mut text = String::from_utf8(bytes)
+        .map_err(|error| Reason::NotUtf8 { offset: error.utf8_error().valid_up_to() })?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    if text.trim().is_empty() { Err(Reason::Empty) } else { Ok(text) }
+}
+
+/// A credential in the text.
+pub(crate) fn secret(text: &str) -> Option<Reason> {
+    secrets::find(text).map(|found| Reason::Secret { kind: found.kind, line: found.line })
+}
+
+/// Text that no person wrote; for files found in a folder, not for those named by the user.
+pub(crate) fn machine_made(name: &str, text: &str) -> Option<Reason> {
+    let name = name.to_lowercase();
+    let prose = PROSE_ENDINGS.iter().any(|ending| name.ends_with(ending));
+    let long = || text.lines().any(|line| line.len() > LONGEST_LINE);
+    if name.contains(".min.") || name.ends_with(".map") || (!prose && long()) {
+        return Some(Reason::Minified);
+    }
+    text.lines().take(10).any(is_generated_mark).then_some(Reason::Generated)
+}
+
+/// The two marks that generators agree on. The first one must stand as a word of its own.
+fn is_generated_mark(line: &str) -> bool {
+    let marked = |word: &str| word.trim_end_matches([',', '.', ':']) == concat!("@", "generated");
+    line.split_whitespace().any(marked)
+        || (line.contains("DO NOT EDIT") && line.to_lowercase().contains("generated"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for name in [".env", ".env.local", ".envrc", "id_rsa", "server.PEM", "tls.key"] {
+            assert_eq!(by_name(name), Some(Reason::KeyFile), "{name}");
+        }
+        for name in ["Cargo.lock", "package-lock.json", "yarn.lock", "poetry.lock", "go.sum"] {
+            assert_eq!(by_name(name), Some(Reason::LockFile), "{name}");
+        }
+        for name in ["lock.rs", "keys.rs", "environment.md", "id_rsa.md", "key"] {
+            assert_eq!(by_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn texts() {
+        assert_eq!(as_text(b"a\0b".to_vec()), Err(Reason::Binary));
+        assert_eq!(as_text(b"ab\xff".to_vec()), Err(Reason::NotUtf8 { offset: 2 }));
+        assert_eq!(as_text(b" \r\n\t".to_vec()), Err(Reason::Empty));
+        assert_eq!(as_text(b"\xef\xbb\xbf".to_vec()), Err(Reason::Empty));
+        assert_eq!(as_text("\u{feff}öl".into()), Ok("öl".to_owned()));
+    }
+
+    #[test]
+    fn machine_made_text() {
+        let long = "x".repeat(LONGEST_LINE + 1);
+        assert_eq!(machine_made("a.js", &long), Some(Reason::Minified));
+        assert_eq!(machine_made("novel.txt", &long), None);
+        assert_eq!(machine_made("a.min.js", "short"), Some(Reason::Minified));
+        let go = "// Code generated by protoc. DO NOT EDIT.\npackage x\n";
+        assert_eq!(machine_made("x.go", go), Some(Reason::Generated));
+        let mark = format!("# @{}\nx = 1\n", "generated");
+        assert_eq!(machine_made("x.py", &mark), Some(Reason::Generated));
+        assert_eq!(machine_made("x.py", "# finds files that were generated\n"), None);
+        assert_eq!(machine_made("x.md", &format!("{}{mark}", "line\n".repeat(10))), None);
+    }
+}
