@@ -58,6 +58,7 @@ impl Script {
 ///
 /// Every call of [`Files`] and every write and sync of an open file is one operation, counted
 /// from 0. A test counts them once with [`Faulty::counting`] and then fails each in turn.
+/// Nothing is forced to the device, so a test of many writes is quick.
 ///
 /// ```
 /// use smidgen_store::{Fault, Faulty, write_text};
@@ -126,8 +127,9 @@ impl Write for FaultySink {
 
 impl Sink for FaultySink {
     fn sync(&mut self) -> io::Result<()> {
-        self.script.check()?;
-        self.inner.sync()
+        // Counted, not done: a test reads through the same cache, and forcing bytes to the device
+        // would only take time.
+        self.script.check()
     }
 }
 
@@ -150,7 +152,8 @@ impl Files for Faulty {
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.script.check()?;
-        Disk.sync_dir(path)
+        // As for a file: counted, not done. A folder that is not there is still an error.
+        path.metadata().map(|_| ())
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.script.check()?;
