@@ -62,12 +62,13 @@ impl Optimizer for AdamW {
         let (b2, rest2) = (beta2 as f32, (1.0 - beta2) as f32);
         let rate = (cx.lr / correction(beta1)) as f32;
         let unbias = (1.0 / correction(beta2)) as f32;
-        let keep = (1.0 - cx.lr * self.weight_decay) as f32;
+        // Small numbers are exact enough in f32; 1 - lr wd would err the same way at every step.
+        let decay = (cx.lr * self.weight_decay) as f32;
         let eps = self.eps as f32;
         elementwise(cx, param, slots, |p, g, [m, v]| {
             *m = b1 * *m + rest1 * g;
             *v = b2 * *v + rest2 * (g * g);
-            *p = keep * *p - rate * *m / ((*v * unbias).sqrt() + eps);
+            *p -= decay * *p + rate * *m / ((*v * unbias).sqrt() + eps);
         })
     }
 }
