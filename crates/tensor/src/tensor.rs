@@ -11,12 +11,12 @@ use crate::error::shape;
 use crate::{Buffer, Error, Pool};
 
 /// The number format of a dense tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Format {
-    /// IEEE single precision, 4 bytes.
-    F32,
     /// bfloat16, 2 bytes: the upper half of an f32.
     Bf16,
+    /// IEEE single precision, 4 bytes.
+    F32,
 }
 
 impl Format {

@@ -150,7 +150,6 @@ unsafe fn tile<const ROWS: usize, const DIRECT: bool, const BF16: bool>(
         let stride = if DIRECT { a.row } else { 4 };
         let mut left = a.start;
         let mut right = panel.cast::<f32>();
-        // Four base addresses, and the rows between them by index: all twelve stay in registers.
         for _ in 0..k {
             let y0 = _mm512_loadu_ps(right);
             let y1 = _mm512_loadu_ps(right.add(16));
@@ -162,10 +161,12 @@ unsafe fn tile<const ROWS: usize, const DIRECT: bool, const BF16: bool>(
             left = left.add(step);
             right = right.add(NR);
         }
-        for half in 0..cols.div_ceil(16) {
-            let mask = lanes(cols - 16 * half);
-            for (i, sums) in sum.iter().enumerate() {
-                put::<BF16>(out, store, row + i, col + 16 * half, mask, sums[half]);
+        // Both halves by constant index: a computed one would keep the sums in memory.
+        let (left, right) = (lanes(cols), lanes(cols.saturating_sub(16)));
+        for i in 0..ROWS {
+            put::<BF16>(out, store, row + i, col, left, sum[i][0]);
+            if right != 0 {
+                put::<BF16>(out, store, row + i, col + 16, right, sum[i][1]);
             }
         }
     }

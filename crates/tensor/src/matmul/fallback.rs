@@ -111,7 +111,7 @@ fn rows<S: AsRef<[u8]>>(
             k as isize,
             panels.start().cast::<f32>(),
             1,
-            n as isize,
+            panels.packed_n as isize,
             0.0,
             1.0,
             false,

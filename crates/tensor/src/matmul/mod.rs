@@ -133,8 +133,20 @@ impl Out {
 /// The right operand, packed: `k x n` values.
 pub(crate) struct Panels<S> {
     bytes: S,
+    /// Values of k that are multiplied; at most those that were packed.
     pub(crate) k: usize,
+    /// Columns that are multiplied; at most those that were packed.
     pub(crate) n: usize,
+    packed_k: usize,
+    packed_n: usize,
+}
+
+impl<'a> Panels<&'a [u8]> {
+    /// The first `k` values of the first `n` columns.
+    pub(crate) fn part(&self, k: usize, n: usize) -> Panels<&'a [u8]> {
+        assert!(k <= self.packed_k && n <= self.packed_n, "a part lies inside its panels");
+        Panels { k, n, ..*self }
+    }
 }
 
 impl<S: AsRef<[u8]>> Panels<S> {
@@ -240,7 +252,7 @@ pub(crate) fn pack(
     let mut bytes = engine.pool.bytes(tag, panel_bytes(engine, k, n))?;
     let dst = Shared::new(bytes.as_mut());
     engine.team.run(right.panels(engine), |panel| pack_panel(engine, &right, panel, dst));
-    Ok(Panels { bytes, k, n })
+    Ok(Panels { bytes, k, n, packed_k: k, packed_n: n })
 }
 
 /// Packs the right operand on the calling thread, into memory it was given.
@@ -253,7 +265,7 @@ pub(crate) fn pack_into<'b>(
     assert!(bytes.len() >= panel_bytes(engine, k, n), "room for the panels");
     let dst = Shared::new(bytes);
     (0..right.panels(engine)).for_each(|panel| pack_panel(engine, &right, panel, dst));
-    Panels { bytes, k, n }
+    Panels { bytes, k, n, packed_k: k, packed_n: n }
 }
 
 /// The left operand of a product.
@@ -509,6 +521,7 @@ unsafe fn block<S: AsRef<[u8]>>(
 ) {
     let per_word = compute.values_per_word();
     let words = panels.k.div_ceil(per_word);
+    let packed = panels.packed_k.div_ceil(per_word);
     let step = KC / per_word;
     for from in (0..words.max(1)).step_by(step) {
         let count = step.min(words - from);
@@ -530,7 +543,7 @@ unsafe fn block<S: AsRef<[u8]>>(
                 }
             };
             for panel in range.clone() {
-                let right = panels.start().wrapping_add((panel * words + from) * avx512::NR * 4);
+                let right = panels.start().wrapping_add((panel * packed + from) * avx512::NR * 4);
                 let col = panel * avx512::NR;
                 let width = avx512::NR.min(panels.n - col);
                 // SAFETY: the operands were packed for these sizes; the caller owns the tile.

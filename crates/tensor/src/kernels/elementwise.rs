@@ -1,0 +1,95 @@
+//! Sums, scaling and copies of whole tensors.
+
+#![allow(unsafe_code)]
+
+use smidgen_codec::Tag;
+
+use super::with_format;
+use crate::matmul::convert;
+use crate::tensor::{Element, Shared};
+use crate::{Device, Error, Format, Tensor};
+
+/// Values of one task.
+const CHUNK: usize = 16 << 10;
+
+crate::multiversion! {
+    fn add_loop<A: Element, B: Element>(to: &mut [A], from: &[B]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = A::from_f32(to.to_f32() + from.to_f32());
+        }
+    }
+}
+
+crate::multiversion! {
+    fn scale_loop<A: Element>(values: &mut [A], factor: f32) {
+        for v in values {
+            *v = A::from_f32(v.to_f32() * factor);
+        }
+    }
+}
+
+crate::multiversion! {
+    fn add_bias_loop<A: Element>(rows: &mut [A], bias: &[f32]) {
+        for row in rows.chunks_exact_mut(bias.len()) {
+            for (v, b) in row.iter_mut().zip(bias) {
+                *v = A::from_f32(v.to_f32() + b);
+            }
+        }
+    }
+}
+
+/// Runs over a mutable tensor in fixed chunks.
+fn chunks<A: Element>(device: &Device, values: &mut [A], body: impl Fn(usize, &mut [A]) + Sync) {
+    let len = values.len();
+    let shared = Shared::new(values);
+    device.team().run(len.div_ceil(CHUNK), |task| {
+        let from = task * CHUNK;
+        // SAFETY: chunks do not overlap.
+        body(from, unsafe { shared.slice(from, CHUNK.min(len - from)) });
+    });
+}
+
+/// `to += from`; formats may differ, shapes may not.
+pub(crate) fn add_assign(device: &Device, to: &mut Tensor, from: &Tensor) {
+    assert_eq!(to.shape(), from.shape(), "gradients of one value have one shape");
+    let level = device.level();
+    with_format!(to.format(), A => with_format!(from.format(), B => {
+        let from = from.slice::<B>();
+        chunks(device, to.slice_mut::<A>(), |at, part| add_loop(level, part, &from[at..at + part.len()]));
+    }));
+}
+
+/// `values *= factor`.
+pub(crate) fn scale(device: &Device, values: &mut Tensor, factor: f32) {
+    let level = device.level();
+    with_format!(values.format(), A => chunks(device, values.slice_mut::<A>(), |_, part| scale_loop(level, part, factor)));
+}
+
+/// Adds a vector to every row's columns from `col` on.
+pub(crate) fn add_bias(device: &Device, values: &mut Tensor, col: usize, bias: &[f32]) {
+    let (level, cols) = (device.level(), values.cols());
+    let rows = values.rows();
+    with_format!(values.format(), A => {
+        let shared = Shared::new(values.slice_mut::<A>());
+        super::by_rows(device.team(), rows, |first, count| {
+            for row in first..first + count {
+                // SAFETY: every row belongs to one task.
+                add_bias_loop(level, unsafe { shared.slice(row * cols + col, bias.len()) }, bias);
+            }
+        });
+    });
+}
+
+/// A copy in another format.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+pub(crate) fn copy_as(device: &Device, from: &Tensor, format: Format) -> Result<Tensor, Error> {
+    let mut to = Tensor::uninit(device.pool(), Tag::Activations, from.shape(), format)?;
+    let level = device.level();
+    with_format!(to.format(), A => with_format!(from.format(), B => {
+        let from = from.slice::<B>();
+        chunks(device, to.slice_mut::<A>(), |at, part| convert(level, &from[at..at + part.len()], part));
+    }));
+    Ok(to)
+}

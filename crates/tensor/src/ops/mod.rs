@@ -1,0 +1,12 @@
+//! The operations of a tape: thin [`crate::tape::Op`]s over the kernels, one file each.
+
+mod attention;
+mod embedding;
+mod head_loss;
+mod linear;
+mod rms_norm;
+mod rope;
+mod swiglu;
+
+pub use head_loss::Targets;
+pub use linear::LinearSpec;
