@@ -7,6 +7,7 @@
 
 use std::array;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use smidgen_codec::{ChunkMut, Rounding};
 use smidgen_tensor::{Level, multiversion};
@@ -24,7 +25,8 @@ const TILE: usize = 1 << 10;
 ///
 /// # Errors
 /// [`Error::Slots`] unless there are `N` slots, [`Error::Length`] unless value, gradient and slots
-/// have the values of the parameter's shape.
+/// have the values of the parameter's shape; nothing is changed then. [`Error::NotFinite`] when a
+/// gradient was not finite: it is found on the way, so value and slots are already spoiled.
 pub fn elementwise<const N: usize, F>(
     cx: &StepCx<'_>,
     param: Param<'_>,
@@ -56,11 +58,14 @@ where
             Mutex::new(Task { value, grad, parts: parts.each_mut().map(part) })
         })
         .collect();
+    let finite = AtomicBool::new(true);
     cx.team.run(tasks.len(), |index| {
         let mut task = tasks[index].lock().expect("each chunk has one task");
-        task.run(cx.level, cx.grad_scale, tile, &update);
+        if !task.run(cx.level, cx.grad_scale, tile, &update) {
+            finite.store(false, Relaxed);
+        }
     });
-    Ok(())
+    if finite.into_inner() { Ok(()) } else { Err(Error::NotFinite { param: param.index }) }
 }
 
 /// One chunk of a parameter and of its slots.
@@ -71,19 +76,22 @@ struct Task<'a, const N: usize> {
 }
 
 impl<const N: usize> Task<'_, N> {
-    fn run<F>(&mut self, level: Level, scale: f32, tile: usize, update: &F)
+    /// Updates the chunk; whether all its gradients were finite.
+    fn run<F>(&mut self, level: Level, scale: f32, tile: usize, update: &F) -> bool
     where
         F: Fn(&mut f32, f32, [&mut f32; N]),
     {
         let in_place = self.parts.iter_mut().all(|part| part.chunk.as_f32_mut().is_some());
         let tile = if in_place { self.value.len() } else { tile };
+        let mut largest = 0;
         let tiles = self.value.chunks_mut(tile).zip(self.grad.chunks(tile));
         for (number, (value, grad)) in tiles.enumerate() {
             let (at, len) = (number * tile, value.len());
             let slots = self.parts.each_mut().map(|part| part.load(at, len));
-            update_tile(level, value, grad, scale, slots, update);
+            largest = largest.max(update_tile(level, value, grad, scale, slots, update));
             self.parts.iter_mut().for_each(|part| part.store(at, len));
         }
+        largest < f32::INFINITY.to_bits()
     }
 }
 
@@ -117,24 +125,30 @@ impl<'a> Part<'a> {
 }
 
 multiversion! {
+    /// Updates a tile; the bits of the largest gradient without its sign, which order as integers
+    /// do: a NaN or an infinity ends above every number.
     fn update_tile<F: Fn(&mut f32, f32, [&mut f32; N]); const N: usize>(
         value: &mut [f32],
         grad: &[f32],
         scale: f32,
         slots: [&mut [f32]; N],
         update: &F,
-    ) {
+    ) -> u32 {
         let len = value.len();
         // One length for all, so that the loop below needs no check.
         let grad = &grad[..len];
         let slots = slots.map(|slot| &mut slot[..len]);
+        let mut largest = 0;
         for i in 0..len {
+            let g = grad[i] * scale;
+            largest = largest.max(g.abs().to_bits());
             let mut state: [f32; N] = array::from_fn(|n| slots[n][i]);
-            update(&mut value[i], grad[i] * scale, state.each_mut());
+            update(&mut value[i], g, state.each_mut());
             for n in 0..N {
                 slots[n][i] = state[n];
             }
         }
+        largest
     }
 }
 

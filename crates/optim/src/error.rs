@@ -96,6 +96,13 @@ pub enum Error {
         /// How many it got.
         got: usize,
     },
+    /// A gradient was not finite, and the update has gone through: the parameter and its state are
+    /// spoiled and must be restored.
+    #[error("gradient of parameter number {param} is not finite, the update spoiled its state")]
+    NotFinite {
+        /// The parameter's number.
+        param: usize,
+    },
     /// There is no parameter of this number.
     #[error("no parameter number {index}, there are {count}")]
     NoParam {

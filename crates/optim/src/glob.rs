@@ -25,6 +25,8 @@ pub(crate) fn distance(pattern: &str, name: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::distance;
 
     #[test]
@@ -48,5 +50,24 @@ mod tests {
         assert_eq!(distance("layers.?.attn", "layers.12.attn"), 1);
         assert_eq!(distance("head", "head.weight"), 7);
         assert_eq!(distance("abc", ""), 3);
+    }
+
+    /// The plain definition, slow and short.
+    fn matches(pattern: &[u8], name: &[u8]) -> bool {
+        match (pattern, name) {
+            ([], rest) => rest.is_empty(),
+            ([b'*', tail @ ..], _) => (0..=name.len()).any(|skip| matches(tail, &name[skip..])),
+            ([b'?', tail @ ..], [_, rest @ ..]) => matches(tail, rest),
+            ([wanted, tail @ ..], [got, rest @ ..]) => wanted == got && matches(tail, rest),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_distance_means_a_match(pattern in "[ab.*?]{0,7}", name in "[ab.]{0,7}") {
+            let plain = matches(pattern.as_bytes(), name.as_bytes());
+            prop_assert_eq!(distance(&pattern, &name) == 0, plain);
+        }
     }
 }

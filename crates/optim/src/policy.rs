@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Error, clip_scale};
 
 /// Skips in a row after which a run gives up.
 const MAX_SKIPS: u32 = 10;
@@ -83,6 +83,12 @@ impl GradPolicy {
         }
         Ok(())
     }
+
+    /// What gradients of this norm are multiplied by: of all together for a global clip, of the one
+    /// parameter for a clip per tensor.
+    pub fn factor(&self, norm: f64) -> f64 {
+        if self.clip == Clip::Off { 1.0 } else { clip_scale(norm, self.max_norm) }
+    }
 }
 
 /// What to do with a step.
@@ -146,6 +152,14 @@ mod tests {
         tensor.validate().unwrap();
         let accum = GradPolicy { grad_accum: 2, ..tensor };
         assert!(matches!(accum.validate(), Err(Error::Policy { .. })));
+    }
+
+    #[test]
+    fn the_factor_brings_a_large_norm_to_the_limit() {
+        let policy = GradPolicy { clip: Clip::Tensor, max_norm: 2.0, ..GradPolicy::default() };
+        assert!((policy.factor(8.0) * 8.0 - 2.0).abs() < 1e-5);
+        assert_eq!([policy.factor(1.0), policy.factor(0.0)], [1.0, 1.0]);
+        assert_eq!(GradPolicy { clip: Clip::Off, ..policy }.factor(8.0), 1.0);
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub trait Optimizer: Send + Sync + std::fmt::Debug {
     /// Updates one parameter and its slots, once. `slots` are those of [`Optimizer::slots`].
     ///
     /// # Errors
-    /// [`Error::Slots`] or [`Error::Length`] when slots or buffers are not the parameter's.
+    /// [`Error::Slots`] or [`Error::Length`] when slots or buffers are not the parameter's;
+    /// [`Error::NotFinite`] when a gradient was not finite, found after the update.
     fn step(&self, cx: &StepCx<'_>, param: Param<'_>, slots: &mut [Slot]) -> Result<(), Error>;
 }
 

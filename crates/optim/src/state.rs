@@ -54,7 +54,8 @@ impl OptimState {
     ///
     /// # Errors
     /// [`Error::Twice`] for a second update in one step, [`Error::NoParam`], and what the rule says
-    /// about lengths.
+    /// about lengths. [`Error::NotFinite`] comes after the update: the last good state must be
+    /// loaded. Where gradients are held, [`all_finite`](crate::all_finite) can tell before.
     pub fn step(
         &mut self,
         cx: &StepCx<'_>,

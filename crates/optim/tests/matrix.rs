@@ -196,6 +196,31 @@ fn wrong_lengths_are_errors_and_change_nothing() {
 }
 
 #[test]
+fn a_bad_gradient_is_found_and_loading_undoes_it() {
+    each(|rule, format| {
+        let mut run = Run::new(rule, format, 2);
+        run.steps(1, Level::detect());
+        let (saved, values) = (run.saved(), run.values.clone());
+        for bad in [f32::NAN, f32::INFINITY, -f32::INFINITY] {
+            for level in Level::available() {
+                let mut grad = wave(run.values[0].len(), 9);
+                *grad.last_mut().unwrap() = bad;
+                let cx = StepCx::new(&run.team, 2, Rng::new(3, Stream::Rounding));
+                let result = run.state.step(&StepCx { level, ..cx }, 0, &mut run.values[0], &grad);
+                assert!(matches!(result, Err(Error::NotFinite { param: 0 })), "{bad} {level:?}");
+                run.state.load(view(&saved)).unwrap();
+                run.values.clone_from(&values);
+                assert!(run.saved() == saved);
+            }
+        }
+        let mut clean = Run::new(rule, format, 2);
+        clean.steps(3, Level::detect());
+        run.steps(2, Level::detect());
+        assert!(run.values == clean.values && run.saved() == clean.saved());
+    });
+}
+
+#[test]
 fn state_that_does_not_fit_is_refused_whole() {
     each(|rule, format| {
         let mut donor = Run::new(rule, format, 1);
