@@ -87,6 +87,12 @@ fn written_configurations_read_back() {
     config.train.max_minutes = Some(0.5);
     config.train.lr = 3e-4;
     assert_eq!(parse(&config::to_text(&config).unwrap()).unwrap(), config);
+
+    // A value after tables, and a short form for a narrow number.
+    config.schedule = Schedule::Constant;
+    let text = config::to_text(&config).unwrap();
+    assert!(text.contains("lr = 0.0003\n"), "{text}");
+    assert_eq!(parse(&text).unwrap(), config);
 }
 
 #[test]
@@ -219,11 +225,12 @@ fn arguments_are_checked_like_the_file() {
 fn differences_between_runs() {
     let (before, mut after) = (Config::default(), Config::default());
     after.train.steps = 20;
+    after.train.lr = 3e-4;
     after.optim[0].lr = 0.1;
     let table = |config: &Config| config::to_table(config).unwrap();
     assert_eq!(
         config::diff(&table(&before), &table(&after)),
-        ["`optim.rest.lr`: 0.001 -> 0.1", "`train.steps`: 10 -> 20"]
+        ["`optim.rest.lr`: 0.001 -> 0.1", "`train.lr`: 0.5 -> 0.0003", "`train.steps`: 10 -> 20"]
     );
 }
 

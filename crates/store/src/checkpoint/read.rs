@@ -1,8 +1,8 @@
 //! Opening a checkpoint: nothing is handed out before its hash was checked.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::de::DeserializeOwned;
 
@@ -20,8 +20,8 @@ use crate::{Error, sha256_file};
 pub struct Checkpoint {
     folder: PathBuf,
     manifest: Manifest,
-    checked: BTreeMap<String, OnceCell<()>>,
-    opened: BTreeMap<String, OnceCell<TensorFile>>,
+    checked: BTreeMap<String, OnceLock<()>>,
+    opened: BTreeMap<String, OnceLock<TensorFile>>,
 }
 
 /// A checkpoint that was passed over on the way to the newest valid one.
@@ -62,8 +62,8 @@ impl Checkpoint {
         let names = || manifest.files.keys().cloned();
         Ok(Checkpoint {
             folder: folder.to_path_buf(),
-            checked: names().map(|name| (name, OnceCell::new())).collect(),
-            opened: names().map(|name| (name, OnceCell::new())).collect(),
+            checked: names().map(|name| (name, OnceLock::new())).collect(),
+            opened: names().map(|name| (name, OnceLock::new())).collect(),
             manifest,
         })
     }
@@ -88,11 +88,13 @@ impl Checkpoint {
     pub fn tensors(&self, file: &str) -> Result<&TensorFile, Error> {
         let path = self.check(file)?;
         let cell = &self.opened[file];
-        if cell.get().is_none() {
-            let opened = TensorFile::open(&path)?;
-            cell.set(opened).expect("the cell was empty, and a checkpoint is not shared");
+        match cell.get() {
+            Some(opened) => Ok(opened),
+            None => {
+                let opened = TensorFile::open(&path)?;
+                Ok(cell.get_or_init(|| opened))
+            }
         }
-        Ok(cell.get().expect("set above"))
     }
 
     /// One tensor of one file, in place.
@@ -118,7 +120,7 @@ impl Checkpoint {
                 let expected = format!("content with SHA-256 `{}`", facts.sha256);
                 return Err(Error::corrupt(&path, expected, format!("`{sha256}`")));
             }
-            cell.set(()).expect("the cell was empty, and a checkpoint is not shared");
+            cell.get_or_init(|| ());
         }
         Ok(path)
     }

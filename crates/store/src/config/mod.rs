@@ -81,13 +81,14 @@ where
 /// A configuration as a table, defaults included; unset options are left out.
 /// Fails with [`Error::Serialise`] for what TOML has no form for.
 pub fn to_table(config: &impl Serialize) -> Result<Table, Error> {
-    Table::try_from(config).map_err(unserialisable)
+    // By way of the text: there an `f32` has its short form, 0.0003 and not 0.000300000014.
+    table(&to_text(config)?, crate::RUN_TOML.as_ref())
 }
 
 /// A configuration as the text of a TOML file, defaults included.
 /// Fails with [`Error::Serialise`] for what TOML has no form for.
 pub fn to_text(config: &impl Serialize) -> Result<String, Error> {
-    toml::to_string(&to_table(config)?).map_err(unserialisable)
+    toml::to_string(config).map_err(unserialisable)
 }
 
 fn unserialisable(error: toml::ser::Error) -> Error {
@@ -108,7 +109,7 @@ where
     let strict = Strict::new(toml::Value::Table(table));
     T::deserialize(strict).map_err(|wrong: Wrong| {
         // Only now: a sound configuration need not know its defaults as a table.
-        let known = Table::try_from(T::default()).unwrap_or_default();
+        let known = to_table(&T::default()).unwrap_or_default();
         wrong.into_error(place, &known)
     })
 }

@@ -41,7 +41,7 @@ impl Metrics {
         })?;
         if !all {
             write_atomic(&*files, &path, |out| {
-                each_kept(&path, |line| if kept(line) { out.write_all(line) } else { Ok(()) })
+                visit(&path, |line| if kept(line) { out.write_all(line) } else { Ok(()) })
             })?;
         }
         let sink = files.append(&path).map_err(Error::at("open", &path))?;
@@ -85,12 +85,12 @@ pub(super) fn records(path: &Path) -> Result<Vec<Value>, Error> {
     Ok(records)
 }
 
-fn each_line(path: &Path, line: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), Error> {
-    each_kept(path, line).map_err(Error::at("read", path))
+fn each_line(path: &Path, each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), Error> {
+    visit(path, each).map_err(Error::at("read", path))
 }
 
 /// Calls `each` with every line and its end; a missing file has none.
-fn each_kept(path: &Path, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn visit(path: &Path, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
