@@ -2,6 +2,7 @@
 
 mod device;
 mod error;
+pub mod infer;
 mod kernels;
 mod matmul;
 mod ops;

@@ -73,7 +73,7 @@ pub(crate) struct Inputs<'a> {
     /// `[B T, (H + 2 K) E]` in the operand format.
     pub(crate) qkv: &'a Tensor,
     /// Keys and values `[B P, K E]` in front, in the operand format.
-    pub(crate) prefix: Option<(&'a Tensor, &'a Tensor)>,
+    pub(crate) prefix: Option<(View<'a>, View<'a>)>,
     /// For every token the place in its sequence where its document begins.
     pub(crate) starts: Option<&'a [u32]>,
 }
@@ -94,8 +94,8 @@ impl<'a> Inputs<'a> {
         let mut tiles = Vec::new();
         if let Some((keys, values)) = self.prefix {
             for at in (0..s.prefix).step_by(KEYS) {
-                let cut = |x: &'a Tensor| {
-                    x.view().window(
+                let cut = |x: View<'a>| {
+                    x.window(
                         batch * s.prefix + at,
                         KEYS.min(s.prefix - at),
                         kv * s.head_dim,

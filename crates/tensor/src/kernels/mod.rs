@@ -1,6 +1,7 @@
 //! The loops under the operations: plain Rust compiled for every level, over rows shared out in fixed chunks.
 
 pub(crate) mod attention;
+pub(crate) mod decode;
 pub(crate) mod elementwise;
 pub(crate) mod embed;
 pub(crate) mod gated;

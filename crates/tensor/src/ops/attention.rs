@@ -18,7 +18,7 @@ impl Attention {
         Inputs {
             shape: self.shape,
             qkv: &values[0],
-            prefix: (values.len() == 3).then(|| (&values[1], &values[2])),
+            prefix: (values.len() == 3).then(|| (values[1].view(), values[2].view())),
             starts: self.starts.as_deref(),
         }
     }
