@@ -59,13 +59,13 @@ pub fn prepare(
     tokenizer: &Tokenizer,
     threads: usize,
 ) -> Result<Dataset, Error> {
-    let manifest_path = dir.join(MANIFEST);
-    if manifest_path.exists() {
-        // An old manifest beside new shards would look like damage.
-        files.remove_file(&manifest_path).map_err(io_error("remove", &manifest_path))?;
-    }
-    let folder = dir.join("data");
+    let (folder, manifest_path) = (dir.join("data"), dir.join(MANIFEST));
     files.create_dir_all(&folder).map_err(io_error("create", &folder))?;
+    if manifest_path.exists() {
+        // An old manifest beside new shards would look like damage, after a power cut too.
+        files.remove_file(&manifest_path).map_err(io_error("remove", &manifest_path))?;
+        files.sync_dir(&folder).map_err(io_error("sync", &folder))?;
+    }
     tokenizer.save(files, &dir.join(TOKENIZER))?;
     let pool = pool(threads)?;
     let side = |file, pieces| {

@@ -41,7 +41,8 @@ const KEY_ENDINGS: &[&str] =
 const PROSE_ENDINGS: &[&str] = &[".txt", ".md", ".rst", ".tex", ".org", ".adoc", ".jsonl"];
 
 /// What makes a folder of run files out of a `run.toml`.
-const RUN_FILES: &[&str] = &["ckpt", "metrics.jsonl", "env.json", "tokenizer.json", "data"];
+const RUN_FILES: &[&str] =
+    &["ckpt", "metrics.jsonl", "env.json", "tokenizer.json", "data/dataset.json"];
 
 /// No line written by a person is this long, in bytes.
 const LONGEST_LINE: usize = 10_000;

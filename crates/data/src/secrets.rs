@@ -144,6 +144,11 @@ fn is_random_base64(run: &[u8]) -> bool {
         && entropy(run) >= 4.2
         && class_changes(run) >= 0.32
         && !CHECKSUMS.iter().any(|prefix| run.starts_with(prefix))
+        && !run.split(|&byte| byte == b'/').any(is_hex_hash) // an address of a commit
+}
+
+fn is_hex_hash(part: &[u8]) -> bool {
+    part.len() >= 32 && part.iter().all(u8::is_ascii_hexdigit)
 }
 
 fn digits(run: &[u8]) -> usize {
@@ -220,6 +225,7 @@ mod tests {
             "pub fn decodeAllTheThingsInOneGoWithAvx512AndVnni(tokenId: u32) -> Option<Token>;",
             "const ALPHABET: &str = \"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789\";",
             "let token = tokenizer.token_to_id(\"<|endoftext|>\").expect(\"it is special\");",
+            "// see https://github.com/rwf2/Rocket/commit/c74bcfd40a47b35330db6cafb88e4f3da83e0d17",
             "_ZN4core3fmt9Formatter9write_str17h0123456789abcdefE",
             "integrity=\"sha384-oqVuAfXRKap7fdgcCY5uykM6+R9GqQ8KuxuaFkAo4Ct9VMgmHvGzWJqLxB\"",
             "password = std::env::var(\"DATABASE_PASSWORD_OF_THE_2ND_REPLICA\")?",
