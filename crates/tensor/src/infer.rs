@@ -15,7 +15,7 @@ use crate::kernels::norm::{self, Groups};
 use crate::kernels::rope::{RopeTable, rotate};
 use crate::kernels::{embed, gated, with_format};
 use crate::matmul::{Left, Out, Panels, Right, Store, convert, pack, product};
-use crate::tensor::{Element, Shared, View};
+use crate::tensor::{Shared, View};
 use crate::{Buffer, Compute, Device, Error, Format, Param, Tensor, error};
 
 /// A linear map with its weights in panels, ready for any number of rows.
@@ -211,7 +211,8 @@ impl KvLayer {
         let out = if rows == 1 {
             self.attend_last(device, compute, &shape, qkv)?
         } else {
-            let prefix = (shape.prefix > 0).then(|| (held(&self.keys, shape.prefix), held(&self.values, shape.prefix)));
+            let prefix = (shape.prefix > 0)
+                .then(|| (held(&self.keys, shape.prefix), held(&self.values, shape.prefix)));
             forward(device, compute, Inputs { shape, qkv, prefix, starts: None })?.0
         };
         self.len += rows;

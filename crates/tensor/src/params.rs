@@ -1,14 +1,17 @@
 //! Named parameters, and who receives their gradients.
 
 use std::collections::HashMap;
+use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use smidgen_codec::Tag;
 
 use crate::error::shape;
 use crate::{Device, Error, Format, Tensor};
 
 /// What a parameter is for; optimizer groups and initial values go by it, never by shape alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// A matrix inside a block.
     MatrixHidden,
@@ -61,6 +64,12 @@ impl Role {
             Role::Gate => "gate",
             Role::Mhc => "mhc",
         }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
