@@ -549,6 +549,7 @@ fn back_name(name: &'static str) -> &'static str {
         "swiglu" => "swiglu-",
         "head_loss" => "head_loss-",
         "embedding" => "embedding-",
+        "dot" => "dot-",
         _ => "other-",
     }
 }

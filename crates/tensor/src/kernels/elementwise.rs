@@ -4,6 +4,7 @@
 
 use smidgen_codec::Tag;
 
+use super::math::lane_sum;
 use super::with_format;
 use crate::matmul::convert;
 use crate::tensor::{Element, Shared};
@@ -35,6 +36,12 @@ crate::multiversion! {
                 *v = A::from_f32(v.to_f32() + b);
             }
         }
+    }
+}
+
+crate::multiversion! {
+    fn dot_loop<A: Element, B: Element>(a: &[A], b: &[B]) -> f32 {
+        lane_sum(a.len(), |i| a[i].to_f32() * b[i].to_f32())
     }
 }
 
@@ -78,6 +85,17 @@ pub(crate) fn add_bias(device: &Device, values: &mut Tensor, col: usize, bias: &
             }
         });
     });
+}
+
+/// The sum of products; f32 inside a chunk, f64 over chunks, in order.
+pub(crate) fn dot(device: &Device, a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.shape(), b.shape(), "a dot product is over equal shapes");
+    let level = device.level();
+    with_format!(a.format(), A => with_format!(b.format(), B => {
+        a.slice::<A>().chunks(CHUNK).zip(b.slice::<B>().chunks(CHUNK))
+            .map(|(a, b)| f64::from(dot_loop(level, a, b)))
+            .sum()
+    }))
 }
 
 /// A copy in another format.

@@ -1,6 +1,7 @@
 //! The operations of a tape: thin [`crate::tape::Op`]s over the kernels, one file each.
 
 mod attention;
+mod dot;
 mod embedding;
 mod head_loss;
 mod linear;
