@@ -1,0 +1,27 @@
+//! `bench`: how fast the engine is on this machine, beside what the machine could do.
+
+mod shape;
+mod step;
+mod stepper;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// Measure the engine on this machine, beside the machine's own limits.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Step(step::Args),
+}
+
+/// Runs one measurement.
+pub(crate) fn run(args: Args) -> Result<()> {
+    match args.what {
+        What::Step(args) => step::run(args),
+    }
+}

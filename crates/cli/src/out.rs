@@ -1,0 +1,126 @@
+//! Where text goes: data to standard output, everything for people to standard error or, where no
+//! `--json` is asked for, to standard output as well.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// One line on standard output. A reader that went away ends the process quietly.
+///
+/// # Errors
+/// Whatever the system says, a closed pipe excepted.
+pub(crate) fn line(text: impl Display) -> Result<()> {
+    piece(format_args!("{text}\n"))
+}
+
+/// Text on standard output, at once.
+///
+/// # Errors
+/// As for [`line`].
+pub(crate) fn piece(text: impl Display) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        // `smidgen runs list | head` is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => Ok(other?),
+    }
+}
+
+/// One object on one line on standard output.
+///
+/// # Errors
+/// As for [`line`].
+pub(crate) fn json(object: &impl Serialize) -> Result<()> {
+    line(serde_json::to_string(object)?)
+}
+
+/// One line for a person on standard error; a closed one is nobody's loss.
+pub(crate) fn note(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Rows of a label, right-aligned figures and a remark.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with a heading; columns after the first are aligned to the right.
+    pub(crate) fn new(heading: &[&str]) -> Table {
+        Table { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()] }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
+        self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let lines = self.rows.iter().map(|row| {
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
+                if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            format!("  {}", cells.collect::<Vec<_>>().join("  ")).trim_end().to_string()
+        });
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// Bytes as a person reads them.
+pub(crate) fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// A count with a thin separation of thousands: `1 234 567`.
+#[allow(dead_code)]
+pub(crate) fn count(value: u64) -> String {
+    let digits = value.to_string();
+    let first = digits.len() % 3;
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && i % 3 == first {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_counts_read_well() {
+        assert_eq!([bytes(0), bytes(1023), bytes(1536)], ["0 B", "1023 B", "1.5 KiB"]);
+        assert_eq!(bytes(5 << 30), "5.0 GiB");
+        assert_eq!([count(7), count(999), count(1000)], ["7", "999", "1 000"]);
+        assert_eq!([count(123_456), count(1_234_567)], ["123 456", "1 234 567"]);
+    }
+
+    #[test]
+    fn columns_are_aligned_and_ends_are_trimmed() {
+        let mut table = Table::new(&["part", "ms"]);
+        table.row(["head", "1.0"]);
+        table.row(["backward", "10.0"]);
+        assert_eq!(table.to_string(), "  part        ms\n  head       1.0\n  backward  10.0");
+    }
+}
