@@ -36,8 +36,8 @@ pub static PRESETS: &[Preset] = &[
     },
     Preset {
         name: "560m",
-        about: "24 layers, width 1280, grouped heads",
-        make: || grouped(Spec::new(32_768, 1280, 24, 20, 3456, 2048), 5),
+        about: "26 layers, width 1280, grouped heads",
+        make: || grouped(Spec::new(32_768, 1280, 26, 20, 4096, 2048), 5),
     },
     Preset {
         name: "3b",

@@ -105,9 +105,9 @@ mod tests {
 
     fn frequencies(options: Sampling, logits: &[f32]) -> Vec<f64> {
         let mut sampler = Sampler::new(options).unwrap();
-        let mut counts = vec![0.0; logits.len()];
-        (0..4000).for_each(|_| counts[sampler.draw(logits) as usize] += 1.0 / 4000.0);
-        counts
+        let mut counts = vec![0; logits.len()];
+        (0..4000).for_each(|_| counts[sampler.draw(logits) as usize] += 1);
+        counts.into_iter().map(|count| f64::from(count) / 4000.0).collect()
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl<'p> Session<'p> {
                 o: packed(&block.o)?,
                 gate_up: packed(&block.gate_up)?,
                 down: packed(&block.down)?,
-                cache: KvLayer::new(device, compute, capacity, spec.kv_heads * spec.head_dim)?,
+                cache: KvLayer::new(device, compute, capacity, spec.kv_heads, spec.head_dim)?,
             });
         }
         let head = packed(&LinearSpec::new([decoder.head]))?;
@@ -139,7 +139,7 @@ impl<'p> Session<'p> {
             qkv = norm(&qkv, k_norm, q_cols..q_cols + k_cols)?;
         }
         infer::rope(device, &mut qkv, &self.rope, positions, 0..q_cols + k_cols);
-        let heads = layer.cache.attend(device, compute, spec.heads, spec.kv_heads, &qkv)?;
+        let heads = layer.cache.attend(device, compute, spec.heads, &qkv)?;
         let x = layer.o.apply(device, compute, &heads, Some(&x), Format::F32)?;
         let normed = norm(&x, block.mlp_norm, 0..spec.width)?;
         let gate_up = layer.gate_up.apply(device, compute, &normed, None, format)?;

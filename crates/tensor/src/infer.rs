@@ -9,12 +9,12 @@ use std::ops::Range;
 use smidgen_codec::Tag;
 
 use crate::kernels::attention::{AttentionShape, Inputs, forward};
-use crate::kernels::decode::attend_one;
+use crate::kernels::decode::{self, Cache};
 use crate::kernels::elementwise::add_bias;
 use crate::kernels::norm::{self, Groups};
 use crate::kernels::rope::{RopeTable, rotate};
 use crate::kernels::{embed, gated, with_format};
-use crate::matmul::{Left, Out, Panels, Right, Store, convert, pack, product};
+use crate::matmul::{Engine, Left, Out, Panels, Right, Store, pack, product};
 use crate::tensor::{Shared, View};
 use crate::{Buffer, Compute, Device, Error, Format, Param, Tensor, error};
 
@@ -140,20 +140,17 @@ pub fn swiglu(device: &Device, gate_up: &Tensor, format: Format) -> Result<Tenso
     gated::forward(device, gate_up, format)
 }
 
-/// The first rows of a cache.
-fn held(cache: &Tensor, rows: usize) -> View<'_> {
-    cache.view().window(0, rows, 0, cache.cols())
-}
-
-/// Keys and values of one layer for one sequence, in the operand format: `[capacity, K E]` each.
+/// Keys and values of one layer for one sequence, packed as operands of the attention's products.
 pub struct KvLayer {
-    keys: Tensor,
-    values: Tensor,
+    keys: Vec<Panels<Buffer>>,
+    values: Vec<Panels<Buffer>>,
+    head_dim: usize,
+    capacity: usize,
     len: usize,
 }
 
 impl KvLayer {
-    /// Room for `capacity` tokens.
+    /// Room for `capacity` tokens of `kv_heads` heads.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -161,10 +158,20 @@ impl KvLayer {
         device: &Device,
         compute: Compute,
         capacity: usize,
-        kv_cols: usize,
+        kv_heads: usize,
+        head_dim: usize,
     ) -> Result<KvLayer, Error> {
-        let make = || Tensor::zeros(device.pool(), Tag::Kv, [capacity, kv_cols], compute.format());
-        Ok(KvLayer { keys: make()?, values: make()?, len: 0 })
+        let engine = device.engine(compute);
+        let make = |k, n| {
+            (0..kv_heads).map(|_| Panels::zeroed(&engine, k, n, Tag::Kv)).collect::<Result<_, _>>()
+        };
+        Ok(KvLayer {
+            keys: make(head_dim, capacity)?,
+            values: make(capacity, head_dim)?,
+            head_dim,
+            capacity,
+            len: 0,
+        })
     }
 
     /// Tokens held.
@@ -179,7 +186,24 @@ impl KvLayer {
 
     /// Forgets all tokens after the first `len`.
     pub fn truncate(&mut self, len: usize) {
+        // What a forgotten value leaves behind is multiplied by a probability of zero, and is finite.
         self.len = self.len.min(len);
+    }
+
+    /// Key and value of one held token, `[K E]` each, as the cache holds them.
+    ///
+    /// # Panics
+    /// When the token is not held.
+    pub fn read(&self, device: &Device, compute: Compute, token: usize) -> (Vec<f32>, Vec<f32>) {
+        assert!(token < self.len, "a token that is held");
+        let engine = device.engine(compute);
+        let key = |panels: &Panels<Buffer>| {
+            (0..self.head_dim).map(|j| panels.get(&engine, j, token)).collect::<Vec<_>>()
+        };
+        let value = |panels: &Panels<Buffer>| {
+            (0..self.head_dim).map(|j| panels.get(&engine, token, j)).collect::<Vec<_>>()
+        };
+        (self.keys.iter().flat_map(key).collect(), self.values.iter().flat_map(value).collect())
     }
 
     /// Attends from the new rows `[q | k | v]` (operand format, positions applied) over what is held and
@@ -192,74 +216,59 @@ impl KvLayer {
         device: &Device,
         compute: Compute,
         heads: usize,
-        kv_heads: usize,
         qkv: &Tensor,
     ) -> Result<Tensor, Error> {
-        let rows = qkv.rows();
-        if self.len + rows > self.keys.rows() {
+        let (rows, e) = (qkv.rows(), self.head_dim);
+        if self.len + rows > self.capacity {
             let got = format!("{} tokens", self.len + rows);
             return Err(Error::Value {
                 what: "KV cache".into(),
-                expected: format!("at most {} tokens", self.keys.rows()),
+                expected: format!("at most {} tokens", self.capacity),
                 got,
             });
         }
-        let head_dim = self.keys.cols() / kv_heads;
-        let shape =
-            AttentionShape { batch: 1, tokens: rows, heads, kv_heads, head_dim, prefix: self.len };
-        self.append(qkv, shape.qkv_cols());
-        let out = if rows == 1 {
-            self.attend_last(device, compute, &shape, qkv)?
+        let shape = AttentionShape {
+            batch: 1,
+            tokens: rows,
+            heads,
+            kv_heads: self.keys.len(),
+            head_dim: e,
+            prefix: 0,
+        };
+        let engine = device.engine(compute);
+        self.append(&engine, qkv, heads * e);
+        let out = if self.len == 0 && rows > 1 {
+            forward(device, compute, Inputs { shape, qkv, prefix: None, starts: None })?.0
         } else {
-            let prefix = (shape.prefix > 0)
-                .then(|| (held(&self.keys, shape.prefix), held(&self.values, shape.prefix)));
-            forward(device, compute, Inputs { shape, qkv, prefix, starts: None })?.0
+            decode::attend(
+                device,
+                &engine,
+                &Cache { keys: &self.keys, values: &self.values, held: self.len },
+                heads,
+                e,
+                qkv,
+            )?
         };
         self.len += rows;
         Ok(out)
     }
 
-    fn append(&mut self, qkv: &Tensor, cols: usize) {
-        let kv_cols = self.keys.cols();
-        let first = cols - 2 * kv_cols;
-        let at = self.len;
-        with_format!(qkv.format(), A => {
-            for (to, col) in [(&mut self.keys, first), (&mut self.values, first + kv_cols)] {
-                let to = to.slice_mut::<A>();
-                for (i, row) in qkv.slice::<A>().chunks_exact(cols).enumerate() {
-                    to[(at + i) * kv_cols..][..kv_cols].copy_from_slice(&row[col..col + kv_cols]);
+    fn append(&mut self, engine: &Engine<'_>, qkv: &Tensor, first_key: usize) {
+        let (e, kv_cols) = (self.head_dim, self.keys.len() * self.head_dim);
+        let held = self.len;
+        let heads = Shared::new(self.keys.as_mut_slice());
+        let values = Shared::new(self.values.as_mut_slice());
+        engine.team.run(kv_cols / e, |kv| {
+            // SAFETY: every head belongs to one task.
+            let (keys, values) =
+                unsafe { (&mut heads.slice(kv, 1)[0], &mut values.slice(kv, 1)[0]) };
+            with_format!(qkv.format(), A => {
+                for (i, row) in qkv.slice::<A>().chunks_exact(qkv.cols()).enumerate() {
+                    let key = first_key + kv * e;
+                    keys.put_column(engine, held + i, &row[key..key + e]);
+                    values.put_row(engine, held + i, &row[key + kv_cols..key + kv_cols + e]);
                 }
-            }
-        });
-    }
-
-    fn attend_last(
-        &self,
-        device: &Device,
-        compute: Compute,
-        s: &AttentionShape,
-        qkv: &Tensor,
-    ) -> Result<Tensor, Error> {
-        let (e, count, stride) = (s.head_dim, self.len + 1, self.keys.cols());
-        let mut out =
-            Tensor::uninit(device.pool(), Tag::Workspace, [1, s.heads * e], compute.format())?;
-        let mut scores =
-            Tensor::uninit(device.pool(), Tag::Workspace, [s.heads, count], Format::F32)?;
-        let mut sums = Tensor::uninit(device.pool(), Tag::Workspace, [s.heads, e], Format::F32)?;
-        let scores = Shared::new(scores.slice_mut::<f32>());
-        let sums = Shared::new(sums.slice_mut::<f32>());
-        with_format!(compute.format(), A => {
-            let (keys, values, query) = (self.keys.slice::<A>(), self.values.slice::<A>(), qkv.slice::<A>());
-            let to = Shared::new(out.slice_mut::<A>());
-            device.team().run(s.heads, |head| {
-                let col = head / (s.heads / s.kv_heads) * e;
-                // SAFETY: every head belongs to one task.
-                let (scores, sums, to) = unsafe { (scores.slice(head * count, count), sums.slice(head * e, e), to.slice(head * e, e)) };
-                let scale = 1.0 / (e as f32).sqrt();
-                attend_one(device.level(), &query[head * e..][..e], &keys[col..], &values[col..], stride, count, scale, scores, sums);
-                convert(device.level(), sums, to);
             });
         });
-        Ok(out)
     }
 }

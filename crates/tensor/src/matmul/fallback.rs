@@ -7,7 +7,7 @@
 
 use half::bf16;
 
-use super::{Compute, Engine, Left, Out, Panels, Right, Store, find};
+use super::{Compute, Engine, Left, Out, Panels, Right, Store, find, round_to};
 use crate::Error;
 use crate::tensor::{Element, Format, Shared, View};
 
@@ -18,10 +18,7 @@ fn value(compute: Compute, view: &View<'_>, row: usize, col: usize) -> f32 {
         Format::F32 => view.row::<f32>(row)[col],
         Format::Bf16 => view.row::<bf16>(row)[col].to_f32(),
     };
-    match compute {
-        Compute::F32 => wide,
-        Compute::Bf16 => bf16::from_f32(wide).to_f32(),
-    }
+    round_to(compute, wide)
 }
 
 /// Packs one column of the right operand.

@@ -153,6 +153,94 @@ impl<S: AsRef<[u8]>> Panels<S> {
     fn start(&self) -> *const u8 {
         self.bytes.as_ref().as_ptr()
     }
+
+    /// The first `k` values of the first `n` columns, borrowed.
+    pub(crate) fn head(&self, k: usize, n: usize) -> Panels<&[u8]> {
+        let Panels { packed_k, packed_n, .. } = *self;
+        Panels { bytes: self.bytes.as_ref(), k: packed_k, n: packed_n, packed_k, packed_n }
+            .part(k, n)
+    }
+}
+
+impl Panels<crate::Buffer> {
+    /// Room for an operand of `k x n` that is filled value by value; zero so far.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn zeroed(engine: &Engine<'_>, k: usize, n: usize, tag: Tag) -> Result<Self, Error> {
+        let bytes = engine.pool.zeroed(tag, panel_bytes(engine, k, n))?;
+        Ok(Panels { bytes, k, n, packed_k: k, packed_n: n })
+    }
+
+    /// Fills column `j` of the operand, from row 0 on.
+    pub(crate) fn put_column<A: Element>(&mut self, engine: &Engine<'_>, j: usize, values: &[A]) {
+        let (at, size) = self.place(engine, values.len().max(1) - 1, j);
+        let (first, per_word) = (self.place(engine, 0, j).0, if size == 2 { 2 } else { 1 });
+        let bytes = &mut self.bytes.as_mut()[..at + size];
+        let step = if engine.has_tiles() { 128 } else { self.packed_n * 4 };
+        for (w, values) in values.chunks(per_word).enumerate() {
+            let to = &mut bytes[first + w * step..];
+            match values {
+                [a, b] => {
+                    to[..4].copy_from_slice(&(low_bits(*a) | low_bits(*b) << 16).to_ne_bytes())
+                }
+                [a] if size == 2 => to[..2].copy_from_slice(&(low_bits(*a) as u16).to_ne_bytes()),
+                _ => to[..4]
+                    .copy_from_slice(&round_to(engine.compute, values[0].to_f32()).to_ne_bytes()),
+            }
+        }
+    }
+
+    /// Fills row `t` of the operand, from column 0 on.
+    pub(crate) fn put_row<A: Element>(&mut self, engine: &Engine<'_>, t: usize, values: &[A]) {
+        for (panel, values) in values.chunks(32).enumerate() {
+            let (at, size) = self.place(engine, t, panel * 32);
+            let bytes = &mut self.bytes.as_mut()[at..];
+            for (lane, value) in values.iter().enumerate() {
+                match size {
+                    2 => bytes[lane * 4..][..2]
+                        .copy_from_slice(&(low_bits(*value) as u16).to_ne_bytes()),
+                    _ => bytes[lane * 4..][..4]
+                        .copy_from_slice(&round_to(engine.compute, value.to_f32()).to_ne_bytes()),
+                }
+            }
+        }
+    }
+
+    /// The value at row `t` and column `j` of the operand.
+    pub(crate) fn get(&self, engine: &Engine<'_>, t: usize, j: usize) -> f32 {
+        let (at, bytes) = self.place(engine, t, j);
+        match self.bytes.as_ref()[at..at + bytes] {
+            [a, b] => bf16::from_bits(u16::from_ne_bytes([a, b])).to_f32(),
+            [a, b, c, d] => f32::from_ne_bytes([a, b, c, d]),
+            _ => unreachable!("a value has two or four bytes"),
+        }
+    }
+
+    /// Where a value lies, and in how many bytes.
+    fn place(&self, engine: &Engine<'_>, t: usize, j: usize) -> (usize, usize) {
+        assert!(t < self.packed_k && j < self.packed_n, "a place inside the operand");
+        if !engine.has_tiles() {
+            return ((t * self.packed_n + j) * 4, 4);
+        }
+        let per_word = engine.compute.values_per_word();
+        let bytes = 4 / per_word;
+        let word = (j / 32 * self.packed_k.div_ceil(per_word) + t / per_word) * 32 + j % 32;
+        (word * 4 + t % per_word * bytes, bytes)
+    }
+}
+
+/// A value as bf16, in the low half of a word.
+fn low_bits<A: Element>(value: A) -> u32 {
+    u32::from(<bf16 as Element>::from_f32(value.to_f32()).to_bits())
+}
+
+/// A value as an operand of the portable product holds it.
+fn round_to(compute: Compute, value: f32) -> f32 {
+    match compute {
+        Compute::F32 => value,
+        Compute::Bf16 => <bf16 as Element>::from_f32(value).to_f32(),
+    }
 }
 
 /// Bytes of panels for a right operand of `k x n`.
