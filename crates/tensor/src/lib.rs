@@ -8,6 +8,7 @@ mod matmul;
 mod ops;
 mod params;
 mod pool;
+pub mod probe;
 pub mod simd;
 mod tape;
 mod team;

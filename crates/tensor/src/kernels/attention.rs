@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use smidgen_codec::Tag;
 
-use super::math::{LANES, add_lanes, exp, lane_max, lane_sum};
+use super::math::{LANES, add_lanes, dot, exp, lane_max};
 use super::with_format;
 use crate::matmul::{
     Engine, Left, Out, Panels, Right, Store, convert, pack_into, panel_bytes, product_serial,
@@ -222,10 +222,11 @@ crate::multiversion! {
             if low < high {
                 let (s, dp) = (&scores[i * KEYS..][low..high], &dprobs[i * KEYS..][low..high]);
                 let (p, d) = (&mut p[low..high], &mut d[low..high]);
-                for j in 0..s.len() {
-                    let prob = exp(s[j] * scale - lse[i]);
-                    p[j] = A::from_f32(prob);
-                    d[j] = A::from_f32(prob * (dp[j] - delta[i]) * scale);
+                let (lse, delta) = (lse[i], delta[i]);
+                for (((s, dp), p), d) in s.iter().zip(dp).zip(p).zip(d) {
+                    let prob = exp(s * scale - lse);
+                    *p = A::from_f32(prob);
+                    *d = A::from_f32(prob * (dp - delta) * scale);
                 }
             }
         }
@@ -234,7 +235,7 @@ crate::multiversion! {
 
 crate::multiversion! {
     fn row_dot<A: Element, B: Element>(a: &[A], b: &[B]) -> f32 {
-        lane_sum(a.len(), |i| a[i].to_f32() * b[i].to_f32())
+        dot(a, b)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use smidgen_codec::Tag;
 
-use super::math::lane_sum;
+use super::math;
 use super::with_format;
 use crate::matmul::convert;
 use crate::tensor::{Element, Shared};
@@ -41,7 +41,7 @@ crate::multiversion! {
 
 crate::multiversion! {
     fn dot_loop<A: Element, B: Element>(a: &[A], b: &[B]) -> f32 {
-        lane_sum(a.len(), |i| a[i].to_f32() * b[i].to_f32())
+        math::dot(a, b)
     }
 }
 

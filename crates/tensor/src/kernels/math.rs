@@ -1,5 +1,7 @@
 //! Scalar functions that vectorise, and sums in a fixed order.
 
+use crate::tensor::Element;
+
 /// Lanes of every sum below: the same order at every kernel level.
 pub(crate) const LANES: usize = 16;
 
@@ -29,22 +31,37 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Sum of `term(i)` for i below `n`, over [`LANES`] lanes that are added pairwise at the end.
+/// Dot product of equally long rows, over [`LANES`] lanes that are added pairwise at the end.
 #[inline(always)]
-pub(crate) fn lane_sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn dot<A: Element, B: Element>(a: &[A], b: &[B]) -> f32 {
     let mut sums = [0f32; LANES];
-    let whole = n / LANES * LANES;
-    let mut i = 0;
-    while i < whole {
-        for (l, sum) in sums.iter_mut().enumerate() {
-            *sum += term(i + l);
+    let (whole_a, whole_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = whole_a.remainder().iter().zip(whole_b.remainder());
+    for (a, b) in whole_a.zip(whole_b) {
+        for l in 0..LANES {
+            sums[l] += a[l].to_f32() * b[l].to_f32();
         }
-        i += LANES;
     }
-    for (l, sum) in sums.iter_mut().enumerate() {
-        if whole + l < n {
-            *sum += term(whole + l);
+    for (sum, (a, b)) in sums.iter_mut().zip(rest) {
+        *sum += a.to_f32() * b.to_f32();
+    }
+    add_lanes(sums)
+}
+
+/// Sum of `a b c` over equally long rows, in the order of [`dot`].
+#[inline(always)]
+pub(crate) fn dot3<A: Element, B: Element>(a: &[A], b: &[B], c: &[f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    let (whole_a, whole_b, whole_c) =
+        (a.chunks_exact(LANES), b.chunks_exact(LANES), c.chunks_exact(LANES));
+    let rest = whole_a.remainder().iter().zip(whole_b.remainder()).zip(whole_c.remainder());
+    for ((a, b), c) in whole_a.zip(whole_b).zip(whole_c) {
+        for l in 0..LANES {
+            sums[l] += a[l].to_f32() * b[l].to_f32() * c[l];
         }
+    }
+    for (sum, ((a, b), c)) in sums.iter_mut().zip(rest) {
+        *sum += a.to_f32() * b.to_f32() * c;
     }
     add_lanes(sums)
 }
@@ -94,8 +111,11 @@ mod tests {
 
     #[test]
     fn lane_sums_take_every_term_once() {
-        for n in [0, 1, 15, 16, 17, 40] {
-            assert_eq!(lane_sum(n, |i| i as f32), (n * n.saturating_sub(1) / 2) as f32);
+        for n in [0usize, 1, 15, 16, 17, 40] {
+            let x: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            let sum = (n * n.saturating_sub(1) / 2) as f32;
+            assert_eq!(dot(&x, &vec![1f32; n]), sum);
+            assert_eq!(dot3(&x, &vec![2f32; n], &vec![0.5; n]), sum);
         }
         assert_eq!(lane_max(&[1.0, 7.0, -2.0]), 7.0);
     }

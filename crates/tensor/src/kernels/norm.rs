@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use smidgen_codec::Tag;
 
-use super::math::lane_sum;
+use super::math::{dot, dot3};
 use super::{ROWS, by_rows, with_format};
 use crate::tensor::{Element, Shared};
 use crate::{Device, Error, Format, Tensor};
@@ -36,8 +36,7 @@ crate::multiversion! {
 
 #[inline(always)]
 fn inverse_rms<A: Element>(x: &[A], eps: f32) -> f32 {
-    let squares = lane_sum(x.len(), |i| x[i].to_f32() * x[i].to_f32());
-    1.0 / (squares / x.len() as f32 + eps).sqrt()
+    1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt()
 }
 
 crate::multiversion! {
@@ -53,13 +52,14 @@ crate::multiversion! {
             for at in range.clone().step_by(width) {
                 let (x, dy, dx) = (&x[at..at + width], &dy[at..at + width], &mut dx[at..at + width]);
                 let r = inverse_rms(x, eps);
-                let dot = lane_sum(width, |i| dy[i].to_f32() * weight[i] * x[i].to_f32());
+                let dot = dot3(dy, x, weight);
                 let pull = dot * r * r / width as f32;
-                for i in 0..width {
-                    let (x, dy) = (x[i].to_f32(), dy[i].to_f32());
-                    let old = if add { dx[i].to_f32() } else { 0.0 };
-                    dx[i] = C::from_f32(old + r * (dy * weight[i] - x * pull));
-                    dw[i] += dy * x * r;
+                let values = x.iter().zip(dy).zip(weight).zip(dx.iter_mut().zip(dw.iter_mut()));
+                for (((x, dy), weight), (dx, dw)) in values {
+                    let (x, dy) = (x.to_f32(), dy.to_f32());
+                    let old = if add { dx.to_f32() } else { 0.0 };
+                    *dx = C::from_f32(old + r * (dy * weight - x * pull));
+                    *dw += dy * x * r;
                 }
             }
         }

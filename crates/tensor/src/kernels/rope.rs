@@ -58,10 +58,10 @@ crate::multiversion! {
         let half = cos.len();
         for head in heads.chunks_exact_mut(2 * half) {
             let (a, b) = head.split_at_mut(half);
-            for j in 0..half {
-                let (u, v, s) = (a[j].to_f32(), b[j].to_f32(), sin[j] * sign);
-                a[j] = A::from_f32(u * cos[j] - v * s);
-                b[j] = A::from_f32(v * cos[j] + u * s);
+            for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+                let (u, v, s) = (a.to_f32(), b.to_f32(), sin * sign);
+                *a = A::from_f32(u * cos - v * s);
+                *b = A::from_f32(v * cos + u * s);
             }
         }
     }

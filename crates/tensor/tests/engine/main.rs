@@ -4,7 +4,13 @@
 //! and by central differences. The other files are the promises: gradients, bytes, threads, causality.
 
 mod attention;
+mod blocks;
+mod causality;
 mod check;
+mod extremes;
 mod gradients;
+mod memory;
 mod reference;
+mod sink;
 mod small;
+mod threads;
