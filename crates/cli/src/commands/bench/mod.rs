@@ -1,5 +1,8 @@
 //! `bench`: how fast the engine is on this machine, beside what the machine could do.
 
+mod decode;
+mod limits;
+mod matmul;
 mod shape;
 mod step;
 mod stepper;
@@ -17,11 +20,17 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Step(step::Args),
+    Decode(decode::Args),
+    Matmul(matmul::Args),
+    Limits(limits::Args),
 }
 
 /// Runs one measurement.
 pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
         What::Step(args) => step::run(args),
+        What::Decode(args) => decode::run(args),
+        What::Matmul(args) => matmul::run(args),
+        What::Limits(args) => limits::run(args),
     }
 }

@@ -10,6 +10,7 @@ use smidgen_codec::Tag;
 use smidgen_optim::{Clip, GradMode, GradPolicy};
 use smidgen_tensor::Keep;
 
+use super::limits::{Limits, share};
 use super::shape::{Shape, median};
 use super::stepper::{Stepper, Timing};
 use crate::exit::Usage;
@@ -55,6 +56,9 @@ pub(crate) struct Args {
     /// Show the time of every operation
     #[arg(long)]
     profile: bool,
+    /// Leave out the machine's limits
+    #[arg(long)]
+    no_limits: bool,
     /// Print one object on one line
     #[arg(long)]
     json: bool,
@@ -106,6 +110,9 @@ struct Report {
     kernels: &'static str,
     cpu: String,
     ops_ms: BTreeMap<&'static str, f64>,
+    /// Operations of a step that multiply.
+    step_flop: f64,
+    limits: Option<Limits>,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -114,14 +121,21 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let got = args.steps;
         return Err(Usage(format!("`steps`: expected more than {WARM_UP}, got {got}")).into());
     }
+    let limits = if args.no_limits { None } else { Some(Limits::of_child(args.shape.threads)?) };
     let mut stepper = Stepper::new(&args.shape, policy, args.keep(), args.logits_mib << 20)?;
     let timings = (1..=args.steps as u64).map(|step| stepper.step(step));
     let timings = timings.collect::<Result<Vec<_>>>()?;
-    let report = report(&args, policy, &stepper, &timings);
+    let report = report(&args, policy, &stepper, &timings, limits);
     if args.json { out::json(&report) } else { show(&args, &report) }
 }
 
-fn report(args: &Args, policy: GradPolicy, stepper: &Stepper, timings: &[Timing]) -> Report {
+fn report(
+    args: &Args,
+    policy: GradPolicy,
+    stepper: &Stepper,
+    timings: &[Timing],
+    limits: Option<Limits>,
+) -> Report {
     let counted = &timings[WARM_UP..];
     let step_s = median(counted.iter().map(|timing| timing.seconds));
     let ops = counted[0].ops.keys().map(|op| {
@@ -148,6 +162,8 @@ fn report(args: &Args, policy: GradPolicy, stepper: &Stepper, timings: &[Timing]
         kernels: stepper.device.level().name(),
         cpu: machine::cpu_name(),
         ops_ms: ops.collect(),
+        step_flop: tokens as f64 * stepper.spec().train_flop_per_token(args.shape.context),
+        limits,
     }
 }
 
@@ -195,5 +211,24 @@ fn show(args: &Args, report: &Report) -> Result<()> {
     out::line(table)?;
     out::line("")?;
     let Report { tokens_per_s, peak_rss_mib, .. } = report;
-    out::line(format_args!("  {tokens_per_s:.0} tokens/s, peak resident {peak_rss_mib:.0} MiB"))
+    out::line(format_args!("  {tokens_per_s:.0} tokens/s, peak resident {peak_rss_mib:.0} MiB"))?;
+    report.limits.as_ref().map_or(Ok(()), |limits| show_limits(report, limits))
+}
+
+/// Bytes AdamW reads and writes per parameter: weight, gradient and two averages in, all but the
+/// gradient out.
+const ADAMW_BYTES: usize = 28;
+
+fn show_limits(report: &Report, limits: &Limits) -> Result<()> {
+    let flops = 1e3 * report.step_flop / report.step_ms;
+    let peak = limits.products(report.mode == "bf16");
+    let bytes = 1e3 * (report.params * ADAMW_BYTES) as f64 / report.split_ms.optimizer;
+    let copy = limits.copy_bytes_per_s.all;
+    let mut table = out::Table::new(&["of the limit", "rate", "limit", "share"]);
+    let unit = |value: f64, unit: &str| format!("{:.0} {unit}", value / 1e9);
+    let step = [unit(flops, "GFLOP/s"), unit(peak, "GFLOP/s"), share(flops, peak)];
+    table.row(["step".to_string()].into_iter().chain(step));
+    let optimizer = [unit(bytes, "GB/s"), unit(copy, "GB/s"), share(bytes, copy)];
+    table.row(["optimizer".to_string()].into_iter().chain(optimizer));
+    out::line(format_args!("\n{table}"))
 }

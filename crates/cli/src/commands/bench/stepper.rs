@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use smidgen_codec::{Rng, Stream};
-use smidgen_model::{Decoder, TokenBatch};
+use smidgen_model::{Decoder, Spec, TokenBatch};
 use smidgen_optim::{
     Assignment, Clip, GradMode, GradPolicy, GroupConfig, OptimState, ParamSpec, Role, StepCx,
     global_norm,
@@ -57,6 +57,11 @@ impl Stepper {
         let batch = TokenBatch::whole(shape.batch, tokens)?;
         let compute = shape.mode.compute();
         Ok(Stepper { device, params, compute, decoder, state, policy, batch, targets, keep })
+    }
+
+    /// The shape of the model.
+    pub(super) fn spec(&self) -> &Spec {
+        self.decoder.spec()
     }
 
     /// Update `step`, counted from 1.
