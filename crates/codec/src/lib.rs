@@ -30,14 +30,15 @@ mod nearest;
 mod packed;
 mod registry;
 pub mod rng;
-mod simd;
+pub mod simd;
 
 pub use error::Error;
 pub use format::{Codec, Rounding, Sign};
 pub use formats::{Bf16, F32};
 pub use layout::Layout;
 pub use ledger::{Entry, Ledger, Tag};
-pub use nearest::nearest_name;
+pub use nearest::nearest;
 pub use packed::{ChunkMut, Packed};
 pub use registry::{CODECS, Format};
 pub use rng::{Rng, Stream};
+pub use simd::Level;

@@ -1,24 +1,32 @@
-//! The known name a person probably meant.
+//! The nearest known word to a mistyped one.
 
-/// The name in `known` with the fewest edits from `wrong`, if it is near enough to be a hint.
+/// The candidate that `word` was most likely meant to be, or `None` where none is near.
+///
+/// Near is at most one edit in three characters (a swap of neighbours is one edit), at least one.
+/// Of equally near candidates the first wins.
 ///
 /// ```
-/// use smidgen_codec::nearest_name;
-/// assert_eq!(nearest_name("cosin", ["constant", "cosine"]), Some("cosine"));
-/// assert_eq!(nearest_name("zebra", ["constant", "cosine"]), None);
+/// use smidgen_codec::nearest;
+/// assert_eq!(nearest("stpes", ["seed", "steps"]), Some("steps"));
+/// assert_eq!(nearest("wd", ["lr"]), None);
 /// ```
-pub fn nearest_name<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let (distance, name) = known
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
         .into_iter()
-        .map(|name| (strsim::osa_distance(wrong, name), name))
-        .min_by_key(|&(d, _)| d)?;
-    // More than half a word away is a guess, and a wrong guess costs more than none.
-    (2 * distance <= wrong.chars().count().max(2)).then_some(name)
+        .map(|candidate| (strsim::osa_distance(word, candidate), candidate))
+        .filter(|(distance, candidate)| {
+            let longer = word.chars().count().max(candidate.chars().count());
+            *distance <= (longer / 3).max(1)
+        })
+        // Keys of one character are one edit from everything; `min_by_key` keeps the first.
+        .filter(|(distance, candidate)| *distance < candidate.chars().count())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
 }
 
 /// The hint line of an error about a name, or nothing.
 pub(crate) fn hint(wrong: &str, known: &[&'static str]) -> String {
-    match nearest_name(wrong, known.iter().copied()) {
+    match nearest(wrong, known.iter().copied()) {
         Some(name) => format!("\n  hint: did you mean `{name}`?"),
         None => String::new(),
     }
@@ -29,10 +37,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn far_names_are_no_hint() {
-        assert_eq!(nearest_name("", ["f32"]), None);
-        assert_eq!(nearest_name("bf", ["bf16", "f32"]), None);
-        assert_eq!(nearest_name("b16", ["f32", "bf16"]), Some("bf16"));
-        assert_eq!(nearest_name("x", []), None);
+    fn edits_swaps_and_strangers() {
+        let known = ["steps", "seed", "batch_tokens", "lr"];
+        assert_eq!(nearest("step", known), Some("steps"));
+        assert_eq!(nearest("sede", known), Some("seed"));
+        assert_eq!(nearest("batch_token", known), Some("batch_tokens"));
+        assert_eq!(nearest("batchtoken", known), Some("batch_tokens"));
+        assert_eq!(nearest("rl", known), Some("lr"));
+        assert_eq!(nearest("momentum", known), None);
+        assert_eq!(nearest("", known), None);
+        assert_eq!(nearest("x", ["y"]), None);
+        assert_eq!(nearest("x", []), None);
     }
 }

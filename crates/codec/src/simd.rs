@@ -1,69 +1,114 @@
-//! Run-time dispatch: one plain loop, compiled for each vector width, the widest of this CPU run.
+//! Which instructions the kernels may use, found once at run time.
 //!
-//! Not intrinsics: the compiler vectorises the same body three times, so the results are the same
-//! bits (there is no fused multiply-add and no reordering in a plain loop).
+//! A hot loop is written once inside [`multiversion!`](crate::multiversion) and compiled for every level; plain Rust in
+//! it never contracts a product and a sum, so all levels of an elementwise loop give the same bits.
+//! On aarch64 the portable build already is the NEON build.
 
-/// Compiles a function with a plain loop for AVX-512, AVX2 and the baseline, and calls the widest
-/// that this CPU has. The body and what it calls must be `#[inline(always)]` to profit.
-macro_rules! vectorize {
-    (
-        $(#[$meta:meta])*
-        $vis:vis fn $name:ident ($($arg:ident: $ty:ty),* $(,)?) $body:block
-    ) => {
+use std::sync::OnceLock;
+
+/// A set of kernels. Ordered: a higher one may use everything of a lower one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Whatever the compiler makes of plain Rust: SSE2 on x86-64, NEON on aarch64.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// AVX-512 with the BF16 dot product.
+    Avx512Bf16,
+}
+
+impl Level {
+    /// All levels, lowest first.
+    pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+
+    /// The name in `env.json` and in `SMIDGEN_KERNELS`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Portable if cfg!(target_arch = "aarch64") => "neon",
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512-bf16",
+        }
+    }
+
+    /// Whether products of bf16 numbers have an instruction of their own.
+    pub fn has_bf16_dot(self) -> bool {
+        self == Level::Avx512Bf16
+    }
+
+    /// The highest level this machine can run.
+    pub fn detect() -> Level {
+        static FOUND: OnceLock<Level> = OnceLock::new();
+        *FOUND.get_or_init(detect_now)
+    }
+
+    /// Every level this machine can run, lowest first.
+    pub fn available() -> impl Iterator<Item = Level> {
+        Level::ALL.into_iter().filter(|level| *level <= Level::detect())
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect_now() -> Level {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match (avx2, avx512, is_x86_feature_detected!("avx512bf16")) {
+        (true, true, true) => Level::Avx512Bf16,
+        (true, true, false) => Level::Avx512,
+        (true, false, _) => Level::Avx2,
+        _ => Level::Portable,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect_now() -> Level {
+    Level::Portable
+}
+
+/// Compiles one function for every [`Level`] and calls the one asked for as its first argument.
+///
+/// The body is inlined into each variant, so it must be plain Rust; closures it is given should be
+/// small enough to inline. A level the machine lacks falls back to the highest it has.
+#[macro_export]
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($gen:ident $(: $bound:path)? ),+ $(; const $cn:ident : $ct:ty)*>)? (
+        $($arg:ident : $ty:ty),* $(,)?
+    ) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        #[allow(unsafe_code)]
-        $vis fn $name($($arg: $ty),*) {
+        #[allow(unsafe_code, clippy::too_many_arguments)]
+        $vis fn $name $(<$($gen $(: $bound)?),+ $(, const $cn: $ct)*>)? (level: $crate::simd::Level, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn plain($($arg: $ty),*) $body
+            #[allow(clippy::too_many_arguments)]
+            fn body $(<$($gen $(: $bound)?),+ $(, const $cn: $ct)*>)? ($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi2")]
-            fn avx512($($arg: $ty),*) {
-                plain($($arg),*)
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2 $(<$($gen $(: $bound)?),+ $(, const $cn: $ct)*>)? ($($arg: $ty),*) $(-> $ret)? {
+                body $(::<$($gen),+ $(, $cn)*>)? ($($arg),*)
             }
-
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,bmi2")]
-            fn avx2($($arg: $ty),*) {
-                plain($($arg),*)
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512 $(<$($gen $(: $bound)?),+ $(, const $cn: $ct)*>)? ($($arg: $ty),*) $(-> $ret)? {
+                body $(::<$($gen),+ $(, $cn)*>)? ($($arg),*)
             }
-
             #[cfg(target_arch = "x86_64")]
-            match $crate::simd::level() {
-                // SAFETY: `level` has found every feature that `avx512` enables.
-                $crate::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
-                // SAFETY: `level` has found every feature that `avx2` enables.
-                $crate::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
-                $crate::simd::Level::Baseline => {}
+            match level.min($crate::simd::Level::detect()) {
+                $crate::simd::Level::Portable => {}
+                // SAFETY: the level was compared with what the machine reports.
+                $crate::simd::Level::Avx2 => return unsafe { avx2 $(::<$($gen),+ $(, $cn)*>)? ($($arg),*) },
+                // SAFETY: as above.
+                _ => return unsafe { avx512 $(::<$($gen),+ $(, $cn)*>)? ($($arg),*) },
             }
-            plain($($arg),*)
+            let _ = level;
+            body $(::<$($gen),+ $(, $cn)*>)? ($($arg),*)
         }
     };
-}
-
-pub(crate) use vectorize;
-
-/// The vector width that plain loops run at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Level {
-    /// What every CPU of the architecture has.
-    Baseline,
-    /// 256-bit integer and float vectors.
-    Avx2,
-    /// 512-bit vectors, with the byte, double-word and 256-bit extensions.
-    Avx512,
-}
-
-/// The widest level of this CPU. Cheap: the answer is kept by the standard library.
-#[inline]
-pub(crate) fn level() -> Level {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2") {
-        let wide = std::arch::is_x86_feature_detected!("avx512f")
-            && std::arch::is_x86_feature_detected!("avx512bw")
-            && std::arch::is_x86_feature_detected!("avx512dq")
-            && std::arch::is_x86_feature_detected!("avx512vl");
-        return if wide { Level::Avx512 } else { Level::Avx2 };
-    }
-    Level::Baseline
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with groups, rules, policies and saved state.
 
-use smidgen_codec::nearest_name;
+use smidgen_codec::nearest;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +170,7 @@ pub enum Error {
 }
 
 fn near(name: &str, known: &[&'static str]) -> String {
-    match nearest_name(name, known.iter().copied()) {
+    match nearest(name, known.iter().copied()) {
         Some(near) => format!("\n  hint: did you mean `{near}`?"),
         None => String::new(),
     }

@@ -33,7 +33,6 @@ mod error;
 mod faulty;
 mod files;
 mod hash;
-mod nearest;
 mod run;
 mod tensors;
 
@@ -46,8 +45,8 @@ pub use error::Error;
 pub use faulty::{Fault, Faulty};
 pub use files::{Disk, Files, Sink};
 pub use hash::{sha256_bytes, sha256_file};
-pub use nearest::nearest;
 pub use run::{ENV_JSON, LEDGER_JSON, METRICS_JSONL, Metrics, RUN_TOML, RunDir, RunView, Which};
+pub use smidgen_codec::nearest;
 pub use tensors::{Dtype, TensorFile, TensorInfo, TensorView, write_tensors};
 
 /// Reads a JSON file.

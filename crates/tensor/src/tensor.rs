@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use half::bf16;
 use smidgen_codec::Tag;
+use smidgen_codec::element::bf16::{expand, round};
 
 use crate::error::shape;
 use crate::{Buffer, Error, Pool};
@@ -63,16 +64,11 @@ impl Element for bf16 {
     const FORMAT: Format = Format::Bf16;
     #[inline(always)]
     fn to_f32(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
+        expand(self.to_bits())
     }
     #[inline(always)]
     fn from_f32(value: f32) -> bf16 {
-        // Written without branches so that a loop of it vectorises; a NaN stays a quiet NaN.
-        let bits = value.to_bits();
-        let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) >> 16;
-        let quiet = (bits >> 16) | 0x40;
-        let is_nan = (bits & 0x7fff_ffff) > 0x7f80_0000;
-        bf16::from_bits(if is_nan { quiet } else { rounded } as u16)
+        bf16::from_bits(round(value))
     }
 }
 

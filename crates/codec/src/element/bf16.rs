@@ -2,8 +2,9 @@
 
 use half::bf16;
 
+use crate::multiversion;
 use crate::rng::bits32;
-use crate::simd::vectorize;
+use crate::simd::Level;
 
 /// The bits of the nearest bf16, ties to even. NaN stays NaN; past the largest value is infinity.
 #[inline(always)]
@@ -36,18 +37,26 @@ pub fn expand(code: u16) -> f32 {
     f32::from_bits(u32::from(code) << 16)
 }
 
-vectorize! {
-    /// Rounds `src` to the nearest codes, little-endian. The shorter length counts.
-    pub fn pack(src: &[f32], dst: &mut [[u8; 2]]) {
+/// Rounds `src` to the nearest codes, little-endian. The shorter length counts.
+pub fn pack(src: &[f32], dst: &mut [[u8; 2]]) {
+    pack_run(Level::detect(), src, dst);
+}
+
+multiversion! {
+    fn pack_run(src: &[f32], dst: &mut [[u8; 2]]) {
         for (value, code) in src.iter().zip(dst) {
             *code = round(*value).to_le_bytes();
         }
     }
 }
 
-vectorize! {
-    /// Expands little-endian codes. The shorter length counts.
-    pub fn unpack(src: &[[u8; 2]], dst: &mut [f32]) {
+/// Expands little-endian codes. The shorter length counts.
+pub fn unpack(src: &[[u8; 2]], dst: &mut [f32]) {
+    unpack_run(Level::detect(), src, dst);
+}
+
+multiversion! {
+    fn unpack_run(src: &[[u8; 2]], dst: &mut [f32]) {
         for (code, value) in src.iter().zip(dst) {
             *value = expand(u16::from_le_bytes(*code));
         }
@@ -62,13 +71,13 @@ pub fn pack_stochastic(src: &[f32], dst: &mut [[u8; 2]], key: u64, first_index: 
     while done < len {
         let left = (1u64 << 32) - (index & 0xffff_ffff);
         let end = done + (len - done).min(usize::try_from(left).unwrap_or(usize::MAX));
-        pack_stochastic_run(&src[done..end], &mut dst[done..end], key, index);
+        pack_stochastic_run(Level::detect(), &src[done..end], &mut dst[done..end], key, index);
         index = index.wrapping_add((end - done) as u64);
         done = end;
     }
 }
 
-vectorize! {
+multiversion! {
     /// One run in which the upper half of the index is constant.
     fn pack_stochastic_run(src: &[f32], dst: &mut [[u8; 2]], key: u64, first: u64) {
         let upper = first & !0xffff_ffff;
@@ -83,15 +92,15 @@ vectorize! {
 
 /// Rounds to the nearest bf16. The shorter length counts.
 pub fn from_f32_slice(src: &[f32], dst: &mut [bf16]) {
-    from_f32(src, dst);
+    from_f32(Level::detect(), src, dst);
 }
 
 /// Expands to f32. The shorter length counts.
 pub fn to_f32_slice(src: &[bf16], dst: &mut [f32]) {
-    to_f32(src, dst);
+    to_f32(Level::detect(), src, dst);
 }
 
-vectorize! {
+multiversion! {
     fn from_f32(src: &[f32], dst: &mut [bf16]) {
         for (value, code) in src.iter().zip(dst) {
             *code = bf16::from_bits(round(*value));
@@ -99,7 +108,7 @@ vectorize! {
     }
 }
 
-vectorize! {
+multiversion! {
     fn to_f32(src: &[bf16], dst: &mut [f32]) {
         for (code, value) in src.iter().zip(dst) {
             *value = expand(code.to_bits());

@@ -132,7 +132,7 @@ unsafe fn tile_f32<const ROWS: usize, const DIRECT: bool>(
 }
 
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, clippy::needless_range_loop)] // Constant indices keep the sums in registers.
 unsafe fn tile<const ROWS: usize, const DIRECT: bool, const BF16: bool>(
     k: usize,
     a: Words,

@@ -89,7 +89,10 @@ impl Tape<'_> {
                 &self.shape(qkv),
             ));
         }
-        if shape.kv_heads == 0 || shape.heads % shape.kv_heads != 0 || shape.head_dim % 2 != 0 {
+        if shape.kv_heads == 0
+            || !shape.heads.is_multiple_of(shape.kv_heads)
+            || !shape.head_dim.is_multiple_of(2)
+        {
             let got = format!(
                 "{} heads, {} key-value heads, head size {}",
                 shape.heads, shape.kv_heads, shape.head_dim

@@ -95,7 +95,7 @@ impl Tape<'_> {
         let param = self.params().get(weight);
         if param.value.shape() != [1, width]
             || width == 0
-            || range.len() % width != 0
+            || !range.len().is_multiple_of(width)
             || range.end > self.shape(x)[1]
         {
             return Err(error::shape(param.name.clone(), &[1, width], &param.value.shape()));
