@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use smidgen_codec::Tag;
 
+use crate::error::shape;
 use crate::kernels::elementwise::{add_assign, scale};
 use crate::matmul::Engine;
 use crate::{Compute, Device, Error, Format, GradSink, Param, ParamId, Params, Tensor};
@@ -35,7 +36,7 @@ pub(crate) trait Op {
         false
     }
 
-    /// Whether it works in the memory of its first input, which nobody reads afterwards.
+    /// Whether it works in the memory of its first input, if nobody read it before; nobody does afterwards.
     fn is_in_place(&self) -> bool {
         false
     }
@@ -66,7 +67,7 @@ impl<'a> Forward<'a> {
     }
 }
 
-type BlockFn<'p> = Rc<dyn Fn(&mut Tape<'p>, &[Var]) -> Result<Vec<Var>, Error> + 'p>;
+type Body<'p> = dyn Fn(&mut Tape<'p>, &[Var]) -> Result<Vec<Var>, Error> + 'p;
 
 enum Step<'p> {
     Op {
@@ -76,7 +77,7 @@ enum Step<'p> {
     },
     /// A block whose inside is made again on the way back.
     Block {
-        body: BlockFn<'p>,
+        body: Rc<Body<'p>>,
         inputs: Vec<Var>,
         outputs: Vec<Var>,
     },
@@ -89,6 +90,8 @@ struct Slot {
     needs_grad: bool,
     /// The step that makes a cheap value again.
     maker: Option<usize>,
+    /// Whether an operation has read the value and may want it again on the way back.
+    read: bool,
 }
 
 enum ParamsRef<'p> {
@@ -128,6 +131,8 @@ pub struct Tape<'p> {
     recording: bool,
     /// Inside a block that is made again; its uses are counted already.
     replaying: bool,
+    /// The first value made inside the present block; older ones are needed when it is made again.
+    block_start: usize,
     profile: BTreeMap<&'static str, Duration>,
 }
 
@@ -154,6 +159,7 @@ impl<'p> Tape<'p> {
             partial: BTreeMap::new(),
             recording,
             replaying: false,
+            block_start: 0,
             profile: BTreeMap::new(),
         }
     }
@@ -203,14 +209,25 @@ impl<'p> Tape<'p> {
             .shape()
     }
 
+    /// The number format of a variable that is still held.
+    pub(crate) fn format(&self, var: Var) -> Format {
+        self.slots[var.0]
+            .value
+            .as_ref()
+            .expect("operations read values that are still held")
+            .format()
+    }
+
     pub(crate) fn apply(&mut self, mut op: Box<dyn Op + 'p>, inputs: &[Var]) -> Result<Var, Error> {
         let started = Instant::now();
         let values = inputs
             .iter()
             .enumerate()
             .map(|(i, var)| {
-                let slot = &mut self.slots[var.0].value;
-                let value = if i == 0 && op.is_in_place() { slot.take() } else { slot.clone() };
+                let own = i == 0 && op.is_in_place() && var.0 >= self.block_start;
+                let slot = &mut self.slots[var.0];
+                let value = if own && !slot.read { slot.value.take() } else { slot.value.clone() };
+                slot.read = true;
                 value.expect("operations read values that are still held")
             })
             .collect();
@@ -247,7 +264,8 @@ impl<'p> Tape<'p> {
     }
 
     /// Runs a part of the model as one block. Its cheap values are dropped at its end, and with
-    /// [`Keep::Inputs`] all values but its outputs; `body` must compute the same again when asked.
+    /// [`Keep::Inputs`] all values but its outputs; `body` must compute the same again when asked, and
+    /// read no values from outside but `inputs`.
     ///
     /// # Errors
     /// Those of `body`.
@@ -259,16 +277,17 @@ impl<'p> Tape<'p> {
     ) -> Result<Vec<Var>, Error> {
         let first = self.slots.len();
         if self.recording && keep == Keep::Values {
-            let outputs = body(self, inputs)?;
+            let outputs = self.inside(&body, inputs)?;
             self.drop_values(first, &outputs, true);
             return Ok(outputs);
         }
         let was_recording = std::mem::replace(&mut self.recording, false);
-        let outputs = body(self, inputs);
+        let outputs = self.inside(&body, inputs);
         self.recording = was_recording;
         let outputs = outputs?;
         self.drop_values(first, &outputs, false);
-        if self.recording && outputs.iter().any(|var| self.slots[var.0].needs_grad) {
+        // Even if none of it leaves the block: the uses of its parameters were counted.
+        if self.recording && self.slots[first..].iter().any(|slot| slot.needs_grad) {
             self.steps.push(Step::Block {
                 body: Rc::new(body),
                 inputs: inputs.to_vec(),
@@ -276,6 +295,14 @@ impl<'p> Tape<'p> {
             });
         }
         Ok(outputs)
+    }
+
+    /// Runs the body of a block; values from outside keep their memory.
+    fn inside(&mut self, body: &Body<'p>, inputs: &[Var]) -> Result<Vec<Var>, Error> {
+        let outer = std::mem::replace(&mut self.block_start, self.slots.len());
+        let outputs = body(self, inputs);
+        self.block_start = outer;
+        outputs
     }
 
     fn drop_values(&mut self, first: usize, keep: &[Var], only_cheap: bool) {
@@ -289,8 +316,12 @@ impl<'p> Tape<'p> {
     /// Goes back from a loss of shape `[1, 1]`; each parameter's gradient goes to `sink` when complete.
     ///
     /// # Errors
-    /// Those of the operations and of the sink. Parameters already handed over stay as the sink left them.
+    /// [`Error::Shape`] for a loss of another shape; those of the operations and of the sink. Parameters
+    /// already handed over stay as the sink left them.
     pub fn backward(mut self, loss: Var, sink: &mut dyn GradSink) -> Result<Gradients, Error> {
+        if self.shape(loss) != [1, 1] {
+            return Err(shape("loss", &[1, 1], &self.shape(loss)));
+        }
         let mut seed = Tensor::uninit(self.device.pool(), Tag::Workspace, [1, 1], Format::F32)?;
         seed.slice_mut::<f32>()[0] = 1.0;
         self.slots[loss.0].grad = Some(seed);
@@ -299,7 +330,9 @@ impl<'p> Tape<'p> {
                 Step::Op { mut op, inputs, output } => {
                     self.back(op.as_mut(), &inputs, output, sink)?
                 }
-                Step::Block { body, inputs, outputs } => self.replay(&body, &inputs, &outputs)?,
+                Step::Block { body, inputs, outputs } => {
+                    self.replay(body.as_ref(), &inputs, &outputs)?
+                }
             }
         }
         let grads = self.slots.into_iter().map(|slot| slot.grad).collect();
@@ -341,13 +374,22 @@ impl<'p> Tape<'p> {
         Ok(())
     }
 
-    fn replay(&mut self, body: &BlockFn<'p>, inputs: &[Var], outputs: &[Var]) -> Result<(), Error> {
+    fn replay(&mut self, body: &Body<'p>, inputs: &[Var], outputs: &[Var]) -> Result<(), Error> {
+        // Inputs that were cheap may be gone since.
+        for var in inputs {
+            self.materialize(*var)?;
+        }
         self.replaying = true;
-        let again = body(self, inputs);
+        let again = self.inside(body, inputs);
         self.replaying = false;
         for (old, new) in outputs.iter().zip(again?) {
-            self.slots[new.0].grad = self.slots[old.0].grad.take();
-            self.slots[old.0].value = None;
+            // An input handed through is itself again, and an output named twice moves once.
+            if *old != new {
+                if let Some(grad) = self.slots[old.0].grad.take() {
+                    self.slots[new.0].grad = Some(grad);
+                }
+                self.slots[old.0].value = None;
+            }
         }
         Ok(())
     }
@@ -449,10 +491,6 @@ impl Backward<'_, '_> {
         Tensor::uninit(self.tape.device.pool(), Tag::Activations, shape, format)
     }
 
-    pub(crate) fn workspace(&self, shape: [usize; 2], format: Format) -> Result<Tensor, Error> {
-        Tensor::uninit(self.tape.device.pool(), Tag::Workspace, shape, format)
-    }
-
     /// The value of an input.
     pub(crate) fn input(&mut self, index: usize) -> Result<Tensor, Error> {
         self.tape.materialize(self.inputs[index])
@@ -512,14 +550,32 @@ impl Backward<'_, '_> {
     }
 
     /// What gathered so far of a parameter's gradient.
-    pub(crate) fn param_grad_started(&mut self, id: ParamId) -> Option<Tensor> {
-        self.tape.partial.remove(&id).or_else(|| self.sink.start(id))
+    pub(crate) fn param_grad_started(&mut self, id: ParamId) -> Result<Option<Tensor>, Error> {
+        if let Some(grad) = self.tape.partial.remove(&id) {
+            return Ok(Some(grad));
+        }
+        let Some(mut grad) = self.sink.start(id) else {
+            return Ok(None);
+        };
+        // Kernels write into it unchecked, and the sink may be anybody's.
+        let param = self.param(id);
+        if grad.shape() != param.value.shape() {
+            return Err(shape(param.name.clone(), &param.value.shape(), &grad.shape()));
+        }
+        if grad.format() != Format::F32 || !grad.is_sole_owner() {
+            return Err(Error::Value {
+                what: param.name.clone(),
+                expected: "a started gradient in f32 that nobody else holds".into(),
+                got: format!("a shared one or one in {}", grad.format().name()),
+            });
+        }
+        Ok(Some(grad))
     }
 
     /// The memory for a parameter's gradient: what gathered so far (`true`: add to it) or new memory
     /// with arbitrary content.
     pub(crate) fn param_grad(&mut self, id: ParamId) -> Result<(Tensor, bool), Error> {
-        if let Some(grad) = self.param_grad_started(id) {
+        if let Some(grad) = self.param_grad_started(id)? {
             return Ok((grad, true));
         }
         let shape = self.param(id).value.shape();

@@ -51,7 +51,7 @@ impl Op for HeadLoss {
     }
 
     fn forward(&mut self, cx: &Forward<'_>, inputs: Vec<Tensor>) -> Result<Tensor, Error> {
-        let (x, weight) = (&inputs[0], &cx.params.get(self.weight));
+        let (x, weight, pool) = (&inputs[0], cx.params.get(self.weight), cx.device.pool());
         let [vocab, width] = weight.value.shape();
         let engine = cx.engine();
         let by_lane = pack(&engine, Right::Transposed(&[weight.value.view()]), Tag::Packed)?;
@@ -59,11 +59,11 @@ impl Op for HeadLoss {
         if cx.records {
             let stacked = pack(&engine, Right::Stacked(&[weight.value.view()]), Tag::Packed)?;
             let dx = cx.tensor([x.rows(), width], cx.compute.format())?;
-            let dw = match weight.trainable {
-                true => {
-                    Some(Tensor::uninit(cx.device.pool(), Tag::Grads, [vocab, width], Format::F32)?)
-                }
-                false => None,
+            let dw = match (weight.trainable, x.rows()) {
+                (false, _) => None,
+                // No chunk will write it.
+                (true, 0) => Some(Tensor::zeros(pool, Tag::Grads, [vocab, width], Format::F32)?),
+                (true, _) => Some(Tensor::uninit(pool, Tag::Grads, [vocab, width], Format::F32)?),
             };
             grads = Some(ChunkGrads { stacked, dx, dw });
         }
@@ -94,7 +94,7 @@ impl Op for HeadLoss {
             if factor != 1.0 {
                 cx.scale(&mut dw, factor);
             }
-            let sum = match cx.param_grad_started(self.weight) {
+            let sum = match cx.param_grad_started(self.weight)? {
                 Some(mut sum) => {
                     crate::kernels::elementwise::add_assign(cx.device(), &mut sum, &dw);
                     sum

@@ -88,17 +88,15 @@ fn a_block_may_hand_an_input_through() {
         check_block(
             &format!("pass through, {keep:?}"),
             move |tape, [w, v, _], x| {
-                let h = map(tape, x, w)?;
+                let h = tape.linear(x, &LinearSpec::new([w]), Some(x))?;
                 let out =
                     tape.block(keep, &[h], move |tape, x| Ok(vec![x[0], map(tape, x[0], v)?]))?;
-                let wide = tape.linear(out[1], &LinearSpec::new([w]), None)?;
-                // The residual of a linear map is f32: the norm brings the product there in bf16 runs.
-                let spec = LinearSpec::new([v]);
-                let sum = map(tape, out[0], v)?;
-                let _dead = tape.linear(wide, &spec, None)?;
-                Ok(sum)
+                tape.linear(out[1], &LinearSpec::new([w]), Some(out[0]))
             },
-            |p, x| map64(&map64(x, &p[0]), &p[1]),
+            |p, x| {
+                let h = reference::linear(x, &[&p[0]], &[None], Some(x));
+                reference::linear(&map64(&h, &p[1]), &[&p[0]], &[None], Some(&h))
+            },
         );
     }
 }
@@ -174,9 +172,7 @@ fn rope_may_turn_the_input_of_a_recomputed_block() {
                 })?;
                 Ok(out[0])
             },
-            move |p, x| {
-                map64(&reference::rope(&map64(x, &p[0]), 4, 100.0, &there, 0..8), &p[1])
-            },
+            move |p, x| map64(&reference::rope(&map64(x, &p[0]), 4, 100.0, &there, 0..8), &p[1]),
         );
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use smidgen_codec::{Ledger, Tag};
-use smidgen_tensor::{AttentionShape, Compute, Device, HeldGrads, Level, Params, Tape, Tensor, Var};
+use smidgen_tensor::{
+    AttentionShape, Compute, Device, HeldGrads, Level, Params, Tape, Tensor, Var,
+};
 
 use crate::attention::documents;
 use crate::check::normals;
@@ -29,7 +31,8 @@ fn setting() -> impl Strategy<Value = Setting> {
             let shape =
                 AttentionShape { batch, tokens, heads, kv_heads, head_dim: 2 * half, prefix };
             let compute = if bf16 { Compute::Bf16 } else { Compute::F32 };
-            let begins = proptest::collection::vec(0..tokens as u32, if split { 0..4 } else { 0..1 });
+            let begins =
+                proptest::collection::vec(0..tokens as u32, if split { 0..4 } else { 0..1 });
             (begins, 0..tokens).prop_map(move |(begins, cut)| Setting {
                 shape,
                 begins,

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use smidgen_codec::Tag;
-use smidgen_tensor::{
-    Compute, Error, GradSink, HeldGrads, Keep, Level, Param, ParamId, Tensor,
-};
+use smidgen_tensor::{Compute, Error, GradSink, HeldGrads, Keep, Level, Param, ParamId, Tensor};
 
 use crate::small::{Sizes, Small};
 

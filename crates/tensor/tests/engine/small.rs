@@ -109,7 +109,7 @@ impl Sizes {
         let targets = Targets {
             tokens: indices(5, rows, self.vocab),
             weights: normals(6, rows, 1.0).iter().map(|w| w.abs()).collect(),
-            scale: 1.0 / rows as f32,
+            scale: 1.0 / rows.max(1) as f32,
             chunk_bytes: 13 * self.vocab * 4,
         };
         (indices(4, rows, self.vocab), targets)

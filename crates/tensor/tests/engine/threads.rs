@@ -46,7 +46,8 @@ fn a_second_run_gives_the_same_bits() {
         let mut step = || {
             let mut held = HeldGrads::new();
             let (loss, _) = small.step(compute, Keep::Values, &mut held).expect("a step");
-            let grads: Vec<_> = small.ids.iter().map(|id| held.remove(*id).map(|g| g.to_vec())).collect();
+            let grads: Vec<_> =
+                small.ids.iter().map(|id| held.remove(*id).map(|g| g.to_vec())).collect();
             (loss, grads)
         };
         assert!(step() == step());
