@@ -15,7 +15,7 @@ mod fallback;
 use half::bf16;
 use smidgen_codec::Tag;
 
-use crate::simd::Level;
+use crate::Level;
 use crate::tensor::{Element, Format, Shared, View};
 use crate::{Error, Pool, Team, Tensor};
 
@@ -409,7 +409,7 @@ pub(crate) fn product<S: AsRef<[u8]> + Sync>(
         }
         let words = k.div_ceil(engine.compute.values_per_word());
         let (source, _keep) = prepare(engine, left)?;
-        let panel_block = (PANEL_BLOCK_BYTES / (words.min(KC) * avx512::NR * 4)).max(1);
+        let panel_block = (PANEL_BLOCK_BYTES / (words.clamp(1, KC) * avx512::NR * 4)).max(1);
         let panel_count = n.div_ceil(avx512::NR);
         // Blocks of panels of about equal size, and enough tasks to share out evenly.
         let strips = m.div_ceil(avx512::MR);
