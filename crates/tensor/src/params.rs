@@ -121,15 +121,16 @@ impl Params {
         role: Role,
         shape: [usize; 2],
     ) -> Result<ParamId, Error> {
-        let value = Tensor::zeros(device.pool(), Tag::Weights, shape, Format::F32)?;
-        let id = ParamId(self.list.len());
-        if self.names.insert(name.to_string(), id).is_some() {
+        if self.names.contains_key(name) {
             return Err(Error::Value {
                 what: "parameter name".into(),
                 expected: "a new name".into(),
                 got: format!("`{name}` twice"),
             });
         }
+        let value = Tensor::zeros(device.pool(), Tag::Weights, shape, Format::F32)?;
+        let id = ParamId(self.list.len());
+        self.names.insert(name.to_string(), id);
         self.list.push(Param { name: name.to_string(), role, trainable: true, value });
         Ok(id)
     }
