@@ -154,7 +154,7 @@ impl Pool {
     /// # Errors
     /// [`Error::OutOfMemory`] when the system gives no more.
     pub fn bytes(&self, tag: Tag, len: usize) -> Result<Buffer, Error> {
-        let place = len.max(1).next_multiple_of(ALIGN);
+        let place = len.max(1).checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
         let mut arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
         let Some(offset) = arena.allocate(place) else {
             let live = self.ledger.total_live_bytes();

@@ -72,6 +72,11 @@ impl Element for bf16 {
     }
 }
 
+/// Bytes of all values; more than there can be where the product leaves the range.
+fn bytes_of(shape: [usize; 2], format: Format) -> usize {
+    shape[0].saturating_mul(shape[1]).saturating_mul(format.bytes())
+}
+
 /// A dense array `[rows, cols]`. Cloning shares the bytes; writing needs sole ownership.
 #[derive(Clone, Debug)]
 pub struct Tensor {
@@ -91,7 +96,7 @@ impl Tensor {
         shape: [usize; 2],
         format: Format,
     ) -> Result<Tensor, Error> {
-        let data = pool.bytes(tag, shape[0] * shape[1] * format.bytes())?;
+        let data = pool.bytes(tag, bytes_of(shape, format))?;
         Ok(Tensor { shape, format, data: Arc::new(data) })
     }
 
@@ -105,7 +110,7 @@ impl Tensor {
         shape: [usize; 2],
         format: Format,
     ) -> Result<Tensor, Error> {
-        let data = pool.zeroed(tag, shape[0] * shape[1] * format.bytes())?;
+        let data = pool.zeroed(tag, bytes_of(shape, format))?;
         Ok(Tensor { shape, format, data: Arc::new(data) })
     }
 
@@ -119,7 +124,7 @@ impl Tensor {
         shape: [usize; 2],
         values: &[f32],
     ) -> Result<Tensor, Error> {
-        if values.len() != shape[0] * shape[1] {
+        if shape[0].checked_mul(shape[1]) != Some(values.len()) {
             return Err(self::shape("values", &shape, &[values.len()]));
         }
         let mut tensor = Tensor::uninit(pool, tag, shape, Format::F32)?;
@@ -189,7 +194,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the count differs.
     pub fn reshape(mut self, shape: [usize; 2]) -> Result<Tensor, Error> {
-        if shape[0] * shape[1] != self.shape[0] * self.shape[1] {
+        if shape[0].checked_mul(shape[1]) != Some(self.shape[0] * self.shape[1]) {
             return Err(self::shape("reshape", &self.shape, &shape));
         }
         self.shape = shape;
