@@ -20,9 +20,13 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// A table for `len` positions; `head_dim` is even.
+    /// A table for `len` positions of heads of `head_dim` values.
+    ///
+    /// # Panics
+    /// When `head_dim` is odd or 0.
     pub fn new(head_dim: usize, len: usize, theta: f64) -> RopeTable {
         let half = head_dim / 2;
+        assert!(half > 0 && head_dim == 2 * half, "a head is made of pairs");
         let mut values = Vec::with_capacity(len * head_dim);
         for position in 0..len {
             let angle = |j: usize| position as f64 * theta.powf(-2.0 * j as f64 / head_dim as f64);
@@ -30,6 +34,11 @@ impl RopeTable {
             values.extend((0..half).map(|j| angle(j).sin() as f32));
         }
         RopeTable { head_dim, values }
+    }
+
+    /// The size of a head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
     }
 
     /// Positions it holds.

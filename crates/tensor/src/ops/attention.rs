@@ -89,7 +89,9 @@ impl Tape<'_> {
                 &self.shape(qkv),
             ));
         }
-        if shape.kv_heads == 0
+        if shape.heads == 0
+            || shape.kv_heads == 0
+            || shape.head_dim == 0
             || !shape.heads.is_multiple_of(shape.kv_heads)
             || !shape.head_dim.is_multiple_of(2)
         {

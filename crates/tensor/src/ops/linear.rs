@@ -156,7 +156,8 @@ impl Tape<'_> {
     /// the sum of both, in f32.
     ///
     /// # Errors
-    /// [`Error::Shape`] when sizes do not fit, [`Error::OutOfMemory`].
+    /// [`Error::Shape`] when sizes do not fit, or when a weight before the last has an odd number of rows,
+    /// [`Error::Value`] for no weights or a residual that is not f32, [`Error::OutOfMemory`].
     pub fn linear(
         &mut self,
         x: Var,
@@ -165,6 +166,13 @@ impl Tape<'_> {
     ) -> Result<Var, Error> {
         let [rows, width] = self.shape(x);
         let mut out = 0;
+        if spec.weights.is_empty() || spec.biases.len() != spec.weights.len() {
+            return Err(Error::Value {
+                what: "linear".into(),
+                expected: "at least one weight, and one optional bias for each".into(),
+                got: format!("{} weights, {} biases", spec.weights.len(), spec.biases.len()),
+            });
+        }
         for (i, id) in spec.weights.iter().enumerate() {
             let param = self.params().get(*id);
             let [o, i_width] = param.value.shape();
@@ -186,6 +194,13 @@ impl Tape<'_> {
         if let Some(other) = residual {
             if self.shape(other) != [rows, out] {
                 return Err(error::shape("linear: residual", &[rows, out], &self.shape(other)));
+            }
+            if self.format(other) != Format::F32 {
+                return Err(Error::Value {
+                    what: "linear: residual".into(),
+                    expected: Format::F32.name().into(),
+                    got: self.format(other).name().into(),
+                });
             }
             inputs.push(other);
         }

@@ -71,7 +71,8 @@ impl Tape<'_> {
     /// The same over each group of `weight` columns inside `range`; other columns are copied.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the weight does not divide the range, [`Error::OutOfMemory`].
+    /// [`Error::Shape`] when the weight is no row, [`Error::Value`] when the range is not whole groups inside
+    /// `x`, [`Error::OutOfMemory`].
     pub fn rms_norm_heads(
         &mut self,
         x: Var,
@@ -93,12 +94,16 @@ impl Tape<'_> {
         cheap: bool,
     ) -> Result<Var, Error> {
         let param = self.params().get(weight);
-        if param.value.shape() != [1, width]
-            || width == 0
-            || !range.len().is_multiple_of(width)
-            || range.end > self.shape(x)[1]
-        {
+        if param.value.shape() != [1, width] || width == 0 {
             return Err(error::shape(param.name.clone(), &[1, width], &param.value.shape()));
+        }
+        let cols = self.shape(x)[1];
+        if range.start > range.end || range.end > cols || !range.len().is_multiple_of(width) {
+            return Err(Error::Value {
+                what: format!("norm of `{}`: columns", param.name),
+                expected: format!("whole groups of {width} below {cols}"),
+                got: format!("{range:?}"),
+            });
         }
         self.apply(Box::new(RmsNorm { weight, groups: Groups { range, eps }, cheap }), &[x])
     }

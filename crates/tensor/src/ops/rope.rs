@@ -47,11 +47,12 @@ impl Op for Rope {
 }
 
 impl Tape<'_> {
-    /// Turns the heads in columns `range` by each row's position. Works in the memory of `x`, which
-    /// must have no other reader.
+    /// Turns the heads in columns `range` by each row's position. Works in the memory of `x` unless it was
+    /// read before; either way nothing may read `x` afterwards.
     ///
     /// # Errors
-    /// [`Error::Value`] for a position past the table, [`Error::Shape`] for columns outside `x` or rows without a position.
+    /// [`Error::Value`] for a position past the table or columns that are not whole heads inside `x`,
+    /// [`Error::Shape`] for rows without a position.
     pub fn rope(
         &mut self,
         x: Var,
@@ -60,8 +61,16 @@ impl Tape<'_> {
         range: Range<usize>,
     ) -> Result<Var, Error> {
         let [rows, cols] = self.shape(x);
-        if positions.len() != rows || range.end > cols {
-            return Err(error::shape("rope", &[rows, cols], &[positions.len(), range.end]));
+        if positions.len() != rows {
+            return Err(error::shape("rope: positions", &[rows], &[positions.len()]));
+        }
+        let e = table.head_dim();
+        if range.start > range.end || range.end > cols || !range.len().is_multiple_of(e) {
+            return Err(Error::Value {
+                what: "rope: columns".into(),
+                expected: format!("whole heads of {e} below {cols}"),
+                got: format!("{range:?}"),
+            });
         }
         if let Some(bad) = positions.iter().find(|p| **p as usize >= table.len()) {
             return Err(Error::Value {

@@ -30,11 +30,11 @@ impl Tape<'_> {
     /// `[rows, 2 F] -> [rows, F]` in the operand format. Cheap: made again on the way back.
     ///
     /// # Errors
-    /// [`Error::Shape`] for an odd number of columns, [`Error::OutOfMemory`].
+    /// [`Error::Shape`] for no columns or an odd number of them, [`Error::OutOfMemory`].
     pub fn swiglu(&mut self, gate_up: Var) -> Result<Var, Error> {
         let [rows, cols] = self.shape(gate_up);
-        if cols % 2 != 0 {
-            return Err(error::shape("swiglu", &[rows, cols + 1], &[rows, cols]));
+        if cols == 0 || !cols.is_multiple_of(2) {
+            return Err(error::shape("swiglu", &[rows, (cols + 1).max(2)], &[rows, cols]));
         }
         self.apply(Box::new(SwiGlu), &[gate_up])
     }

@@ -14,3 +14,4 @@ mod reference;
 mod sink;
 mod small;
 mod threads;
+mod wrong_input;
