@@ -1,1 +1,59 @@
-//! Not written yet.
+//! The loop: from a configuration and a folder to a trained model, and on from wherever it stopped.
+//!
+//! It trains any [`Objective`] (parameters, a loss on a tape, a validation); the language model is the
+//! first. It is not a user interface: what happens is told to a [`Progress`], and a flag stops it.
+//!
+//! Three types to read first: [`Config`] (what a person writes), [`Plan`] (what was decided),
+//! [`Trainer`] (one step after another). The verbs are [`train`], [`resume`] and [`dry_run`].
+//!
+//! ```
+//! use smidgen_train::{Config, Context, Silent, train};
+//! use std::sync::atomic::AtomicBool;
+//!
+//! # let source = tempfile::tempdir()?;
+//! # for i in 0..4 {
+//! #     let text = format!("{i} is a number, and so is {}.\n", i * i).repeat(60);
+//! #     std::fs::write(source.path().join(format!("{i}.txt")), text)?;
+//! # }
+//! # let runs = tempfile::tempdir()?;
+//! let sets = ["train.steps=3".to_string(), "model.preset=tiny".to_string()];
+//! let config = Config::read(source.path(), &sets)?;
+//! let (mut progress, stop) = (Silent, AtomicBool::new(false));
+//! let run = runs.path().join("first");
+//! let outcome = train(&config, &run, Context::new(&mut progress, &stop))?;
+//! assert_eq!(outcome.steps, 3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod bytes;
+mod checkpoint;
+mod config;
+mod error;
+mod fit;
+mod language;
+mod machine;
+mod model;
+mod objective;
+mod outcome;
+mod plan;
+mod progress;
+mod run;
+mod shape;
+mod sink;
+mod size;
+mod source;
+mod trainer;
+
+pub use checkpoint::{CURSOR, MODEL, STATE};
+pub use config::{Config, DataConfig, ModelConfig, Precision, TrainConfig};
+pub use error::Error;
+pub use fit::{Course, fit};
+pub use language::LanguageModel;
+pub use machine::{Machine, cpu_name, peak_rss_bytes};
+pub use model::{TrainedModel, open_model};
+pub use objective::{Objective, Validation};
+pub use outcome::{OUTCOME_JSON, Outcome, Status};
+pub use plan::{Facts, Plan, TokenFacts, resolve};
+pub use progress::{Event, Progress, Silent, StepEvent};
+pub use run::{Changes, Context, dry_run, fresh_run_dir, resume, train};
+pub use trainer::{Recipe, Scored, Standing, StepReport, Trainer};

@@ -1,0 +1,140 @@
+//! A trainer to a checkpoint and back. Tensors are written from where they live and read into where
+//! they belong; no second copy of them exists.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use smidgen_optim::StateTensor;
+use smidgen_store::{Checkpoint, Commit, Dtype, RunDir, TensorFile, TensorInfo};
+use smidgen_tensor::Params;
+
+use crate::trainer::Standing;
+use crate::{Error, Trainer};
+
+/// The weights, by name, in f32.
+pub const MODEL: &str = "model.safetensors";
+/// The optimizer's slots, by slot and name, as coded.
+pub const STATE: &str = "state.safetensors";
+/// Where the run stands.
+pub const CURSOR: &str = "cursor.json";
+
+/// The format of a slot that is plain f32 numbers.
+const F32: &str = "f32";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    standing: Standing,
+    /// Formats and shapes of the slots that are not plain f32.
+    coded: BTreeMap<String, Coded>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Coded {
+    format: String,
+    shape: [usize; 2],
+}
+
+impl Trainer<'_> {
+    /// Saves everything. `facts` are kept in the manifest, for whoever opens the checkpoint.
+    ///
+    /// # Errors
+    /// Those of the store, naming the file; the run keeps its earlier checkpoints then.
+    pub fn save(
+        &mut self,
+        run: &RunDir,
+        best: bool,
+        keep: usize,
+        facts: Value,
+    ) -> Result<(), Error> {
+        self.standing.data = self.objective.cursor(self.standing.step);
+        let mut writer = run.begin_checkpoint(self.standing.step)?;
+        let weights: Vec<_> = self.params.iter().map(|(_, param)| param).collect();
+        let infos: Vec<TensorInfo> = weights
+            .iter()
+            .map(|param| TensorInfo::new(param.name.clone(), Dtype::F32, param.value.shape()))
+            .collect();
+        writer.tensors(MODEL, &infos, |i, out| out.write_all(weights[i].value.as_bytes()))?;
+        let slots: Vec<StateTensor<'_>> = self.optim.tensors().collect();
+        let infos: Vec<TensorInfo> = slots.iter().map(slot_info).collect();
+        writer.tensors(STATE, &infos, |i, out| out.write_all(slots[i].bytes))?;
+        let coded = slots.iter().filter(|slot| slot.format != F32).map(|slot| {
+            (slot.name.clone(), Coded { format: slot.format.clone(), shape: slot.shape })
+        });
+        let saved = Saved { standing: self.standing.clone(), coded: coded.collect() };
+        writer.json(CURSOR, &saved)?;
+        writer.commit(Commit { best, keep_last: keep, facts })?;
+        Ok(())
+    }
+
+    /// Takes everything from a checkpoint whose files were checked.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] and those of the store and the optimizer where it is not one of this run.
+    pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        load_weights(checkpoint, &mut self.params)?;
+        let saved: Saved = checkpoint.json(CURSOR)?;
+        let file = checkpoint.tensors(STATE)?;
+        let slots = file.names().into_iter().map(|name| slot(file, name, &saved.coded));
+        self.optim.load(slots.collect::<Result<Vec<_>, Error>>()?)?;
+        self.objective.resume(saved.standing.step, &saved.standing.data)?;
+        self.standing = saved.standing;
+        Ok(())
+    }
+}
+
+fn slot_info(slot: &StateTensor<'_>) -> TensorInfo {
+    if slot.format == F32 {
+        TensorInfo::new(slot.name.clone(), Dtype::F32, slot.shape)
+    } else {
+        TensorInfo::new(slot.name.clone(), Dtype::U8, [slot.bytes.len()])
+    }
+}
+
+fn slot<'a>(
+    file: &'a TensorFile,
+    name: String,
+    coded: &BTreeMap<String, Coded>,
+) -> Result<StateTensor<'a>, Error> {
+    let view = file.tensor(&name)?;
+    let (format, shape) = match coded.get(&name) {
+        Some(coded) => (coded.format.clone(), coded.shape),
+        None => {
+            (F32.to_string(), [view.shape.first(), view.shape.get(1)].map(|n| *n.unwrap_or(&0)))
+        }
+    };
+    Ok(StateTensor { name, format, shape, bytes: view.data })
+}
+
+/// Reads the weights of a checkpoint straight into the parameters of the same names.
+///
+/// # Errors
+/// [`Error::Foreign`] for a tensor of another shape, one too many or one too few.
+pub(crate) fn load_weights(checkpoint: &Checkpoint, params: &mut Params) -> Result<(), Error> {
+    let step = checkpoint.step();
+    let foreign = |what: &str, expected: String, got: String| Error::Foreign {
+        step,
+        what: what.to_string(),
+        expected,
+        got,
+    };
+    let file = checkpoint.tensors(MODEL)?;
+    let names = file.names();
+    if let Some(name) = names.iter().find(|name| params.find(name).is_none()) {
+        return Err(foreign(name, "no such tensor".into(), "one".into()));
+    }
+    for (_, param) in params.iter_mut() {
+        if !names.contains(&param.name) {
+            return Err(foreign(&param.name, "a tensor".into(), "none".into()));
+        }
+        let (view, shape) = (file.tensor(&param.name)?, param.value.shape());
+        if view.dtype != Dtype::F32 || view.shape != shape {
+            let got = format!("{} {:?}", view.dtype, view.shape);
+            return Err(foreign(&param.name, format!("F32 {shape:?}"), got));
+        }
+        file.read_into(&param.name, param.value.as_bytes_mut())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! What can go wrong in a run.
+
+use std::path::PathBuf;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file, a run directory or a configuration.
+    #[error(transparent)]
+    Store(#[from] smidgen_store::Error),
+    /// Documents, tokenizer or shards.
+    #[error(transparent)]
+    Data(#[from] smidgen_data::Error),
+    /// Groups, rules or the gradient policy.
+    #[error(transparent)]
+    Optim(#[from] smidgen_optim::Error),
+    /// The model's shape.
+    #[error(transparent)]
+    Model(#[from] smidgen_model::Error),
+    /// The engine.
+    #[error(transparent)]
+    Tensor(#[from] smidgen_tensor::Error),
+    /// A setting that cannot be.
+    #[error("`{key}`: expected {expected}, got {got}")]
+    Value {
+        /// The dotted key.
+        key: &'static str,
+        /// What it can be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A configuration that names no source.
+    #[error("`data.path`: expected a folder or a file of text, got none\n  hint: `train PATH`")]
+    NoSource,
+    /// A preset that is not there.
+    #[error("unknown preset `{name}`, expected one of: {known}{hint}")]
+    UnknownPreset {
+        /// As written.
+        name: String,
+        /// All there are.
+        known: String,
+        /// The nearest one, as a line of its own, or nothing.
+        hint: String,
+    },
+    /// The plan needs more memory than it may have.
+    #[error(
+        "expected a plan of at most {limit_bytes} bytes (`memory`), got {needed_bytes}\n  \
+         hint: a smaller `train.batch`, `model.context` or model, or `train.grad = \"streamed\"`"
+    )]
+    OverBudget {
+        /// What the plan needs.
+        needed_bytes: u64,
+        /// What it may have.
+        limit_bytes: u64,
+    },
+    /// The run's configuration is not the one its checkpoint was made with.
+    #[error(
+        "the configuration changed since the checkpoint of step {step}:\n  {}\n  \
+         hint: undo the change in {}, or continue with `--override`",
+        diff.join("\n  "), path.display()
+    )]
+    ConfigChanged {
+        /// Step of the checkpoint.
+        step: u64,
+        /// One line for each key that differs.
+        diff: Vec<String>,
+        /// The run's `run.toml`.
+        path: PathBuf,
+    },
+    /// A checkpoint that belongs to something else.
+    #[error("checkpoint of step {step}: `{what}`: expected {expected}, got {got}")]
+    Foreign {
+        /// Its step.
+        step: u64,
+        /// What does not fit.
+        what: String,
+        /// What this run has.
+        expected: String,
+        /// What the checkpoint has.
+        got: String,
+    },
+    /// The first loss shows that model or data are not what they seem.
+    #[error(
+        "loss of the first step: expected {expected:.3} within 0.5, got {got:.3}\n  \
+         hint: this is a bug in the model, its first values or the data"
+    )]
+    FirstLoss {
+        /// That of a model that knows nothing.
+        expected: f64,
+        /// That of the first step.
+        got: f64,
+    },
+    /// Gradients were not finite for too many steps in a row.
+    #[error(
+        "gradients of {in_a_row} steps in a row were not finite, the last in step {step}; \
+         a checkpoint of step {saved} is saved\n  hint: a lower learning rate, or `train.compute = \"f32\"`"
+    )]
+    NotFinite {
+        /// How many steps.
+        in_a_row: u32,
+        /// The last of them, counted from 1.
+        step: u64,
+        /// The checkpoint's step.
+        saved: u64,
+    },
+    /// Something an objective of another crate reports.
+    #[error(transparent)]
+    Objective(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    pub(crate) fn value(
+        key: &'static str,
+        expected: impl Into<String>,
+        got: impl ToString,
+    ) -> Error {
+        Error::Value { key, expected: expected.into(), got: got.to_string() }
+    }
+}

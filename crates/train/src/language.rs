@@ -1,0 +1,176 @@
+//! The language model as an objective: a decoder over the batches of a loader.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use smidgen_data::{Batch, Cursor, Dataset, Feed, Loader, LoaderConfig, Tokenizer, ValSet};
+use smidgen_model::{Decoder, Sampler, Sampling, Session, Spec, TokenBatch};
+use smidgen_tensor::{Compute, Device, Keep, Params, Tape, Targets, Var};
+
+use crate::bytes::LOGIT_BYTES;
+use crate::{Error, Objective, Plan, Validation};
+
+/// Tokens of the sample that ends a run.
+const SAMPLE_TOKENS: usize = 160;
+
+/// A decoder that learns to predict the next token.
+pub struct LanguageModel {
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    loader: Loader,
+    /// Batches made ahead, and the place of the next one.
+    feed: Option<(Feed, u64, usize)>,
+    val: ValSet,
+    keep: Keep,
+}
+
+impl LanguageModel {
+    /// Adds the parameters of the plan's decoder to `params`, and opens the data.
+    ///
+    /// # Errors
+    /// Sizes that do not fit the data or the model, or no memory.
+    pub fn new(
+        device: &Device,
+        plan: &Plan,
+        dataset: &Dataset,
+        params: &mut Params,
+    ) -> Result<LanguageModel, Error> {
+        let (config, rows, context) = (&plan.config, plan.batch(), plan.context());
+        let loader_config = LoaderConfig {
+            rows,
+            context,
+            micro_batches: config.train.grad_accum as usize,
+            seed: config.seed,
+            ..LoaderConfig::default()
+        };
+        let limit = Some(config.data.val_tokens);
+        let tokenizer = dataset.tokenizer.clone();
+        Ok(LanguageModel {
+            decoder: Decoder::new(device, plan.spec.clone(), params)?,
+            loader: Loader::new(dataset.train.clone(), loader_config)?,
+            feed: None,
+            val: ValSet::new(dataset.val.clone(), &tokenizer, rows, context, limit)?,
+            keep: if config.train.recompute == Some(true) { Keep::Inputs } else { Keep::Values },
+            tokenizer,
+        })
+    }
+
+    /// The shape of the decoder.
+    pub fn spec(&self) -> &Spec {
+        self.decoder.spec()
+    }
+
+    /// The batch of a place; batches are made ahead in the usual order.
+    fn batch(&mut self, step: u64, micro: usize) -> Result<Batch, Error> {
+        let in_order = self.feed.as_ref().is_some_and(|(_, s, m)| (*s, *m) == (step, micro));
+        if !in_order && micro > 0 {
+            // Only a caller that goes back inside a step comes here.
+            return Ok(self.loader.batch(step, micro));
+        }
+        if !in_order {
+            self.feed = Some((self.loader.start(step)?, step, 0));
+        }
+        let (feed, next_step, next_micro) = self.feed.as_mut().expect("opened above");
+        let batch = feed.next_batch()?;
+        *next_micro += 1;
+        if *next_micro == self.loader.config().micro_batches {
+            (*next_step, *next_micro) = (step + 1, 0);
+        }
+        Ok(batch)
+    }
+
+    fn loss_of(&self, tape: &mut Tape<'_>, batch: Batch, scale: f32) -> Result<Var, Error> {
+        let tokens = TokenBatch::new(batch.rows, batch.tokens, batch.starts)?;
+        let targets = Targets {
+            tokens: Arc::from(batch.targets),
+            weights: Arc::from(batch.weights),
+            scale,
+            chunk_bytes: LOGIT_BYTES,
+        };
+        Ok(self.decoder.loss(tape, &tokens, targets, self.keep)?)
+    }
+}
+
+impl Objective for LanguageModel {
+    fn name(&self) -> &'static str {
+        "language-model"
+    }
+
+    fn init(&self, params: &mut Params, seed: u64) {
+        self.decoder.init(params, seed);
+    }
+
+    fn step_targets(&self) -> u64 {
+        self.loader.step_target_tokens()
+    }
+
+    fn loss(&mut self, tape: &mut Tape<'_>, step: u64, micro: usize) -> Result<Var, Error> {
+        let batch = self.batch(step, micro)?;
+        let scale = (1.0 / batch.step_target_tokens as f64) as f32;
+        self.loss_of(tape, batch, scale)
+    }
+
+    fn validate(
+        &mut self,
+        device: &Device,
+        compute: Compute,
+        params: &Params,
+    ) -> Result<Validation, Error> {
+        let mut nll = 0.0;
+        for index in 0..self.val.batches() {
+            let mut tape = Tape::inference(device, compute, params);
+            let loss = self.loss_of(&mut tape, self.val.batch(index), 1.0)?;
+            let value = tape.value(loss).expect("a loss is the end of the tape and is held");
+            nll += f64::from(value.slice::<f32>()[0]);
+        }
+        let targets = self.val.target_tokens();
+        let bpb = Some(self.val.bits_per_byte(nll)).filter(|bpb| bpb.is_finite());
+        Ok(Validation { loss: nll / targets as f64, bpb, targets })
+    }
+
+    fn validation_targets(&self) -> u64 {
+        self.val.target_tokens()
+    }
+
+    fn first_loss(&self) -> Option<f64> {
+        Some((self.spec().vocab as f64).ln())
+    }
+
+    fn cursor(&self, step: u64) -> Value {
+        serde_json::to_value(self.loader.cursor(step)).expect("a cursor is three numbers")
+    }
+
+    fn resume(&mut self, step: u64, cursor: &Value) -> Result<(), Error> {
+        let foreign = |got: String| {
+            let expected = serde_json::to_string(&self.loader.cursor(step)).unwrap_or_default();
+            Error::Foreign { step, what: "cursor.json".into(), expected, got }
+        };
+        let parsed: Cursor =
+            serde_json::from_value(cursor.clone()).map_err(|_| foreign(cursor.to_string()))?;
+        if parsed.step != step {
+            return Err(foreign(cursor.to_string()));
+        }
+        self.loader.resume(&parsed)?;
+        self.feed = None;
+        Ok(())
+    }
+
+    fn sample(
+        &mut self,
+        device: &Device,
+        compute: Compute,
+        params: &Params,
+    ) -> Result<Option<String>, Error> {
+        let mut session = Session::new(device, compute, &self.decoder, params, SAMPLE_TOKENS + 1)?;
+        let mut sampler = Sampler::new(Sampling::default())?;
+        let (mut next, mut tokens) = (self.tokenizer.eot(), Vec::new());
+        for _ in 0..SAMPLE_TOKENS {
+            next = sampler.draw(&session.feed(&[next])?);
+            if next == self.tokenizer.eot() {
+                break;
+            }
+            tokens.push(next);
+        }
+        Ok(Some(self.tokenizer.decode(&tokens)))
+    }
+}

@@ -1,0 +1,361 @@
+//! The verbs: begin a run, go on with one, see what one would be.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use smidgen_codec::Ledger;
+use smidgen_data::Dataset;
+use smidgen_store::{Checkpoint, Disk, ENV_JSON, Files, RUN_TOML, RunDir, config};
+use smidgen_tensor::{Device, Params};
+
+use crate::fit::{Around, Course, go};
+use crate::machine::cpu_name;
+use crate::outcome::OUTCOME_JSON;
+use crate::plan::settle;
+use crate::source::{Scan, dataset_facts};
+use crate::{
+    Config, Error, Event, LanguageModel, Machine, Objective, Outcome, Plan, Progress, Recipe,
+    Trainer, resolve,
+};
+
+/// Keys that a resumed run may change freely: they do not touch the course of its numbers.
+const FREE_KEYS: [&str; 5] =
+    ["threads", "memory", "data.path", "train.max_minutes", "train.max_steps"];
+
+/// What a run is done with.
+pub struct Context<'a> {
+    /// The seam every write goes through.
+    pub files: Arc<dyn Files>,
+    /// Who is told.
+    pub progress: &'a mut dyn Progress,
+    /// Set to end the run after its present step.
+    pub stop: &'a AtomicBool,
+    /// Where it computes.
+    pub machine: Machine,
+}
+
+impl<'a> Context<'a> {
+    /// On the real disk and this machine.
+    pub fn new(progress: &'a mut dyn Progress, stop: &'a AtomicBool) -> Context<'a> {
+        Context { files: Arc::new(Disk), progress, stop, machine: Machine::detect() }
+    }
+}
+
+/// What a resumed run is to do otherwise.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// `key=value` arguments over the run's configuration.
+    pub sets: Vec<String>,
+    /// Goes on although the configuration changed.
+    pub override_config: bool,
+}
+
+/// Plans a run without writing anything.
+///
+/// # Errors
+/// Those of the source and of [`resolve`].
+pub fn dry_run(
+    config: &Config,
+    machine: Machine,
+    progress: &mut dyn Progress,
+) -> Result<Plan, Error> {
+    let scan = Scan::read(config, None, progress)?;
+    let plan = resolve(config, &scan.facts(machine))?;
+    progress.event(Event::Plan(&plan));
+    Ok(plan)
+}
+
+/// A folder for a new run: `runs/NAME` after the source, with a number where that is taken.
+pub fn fresh_run_dir(parent: &Path, source: &Path) -> PathBuf {
+    let full = source.canonicalize().unwrap_or_else(|_| source.to_path_buf());
+    let stem = if full.is_file() { full.file_stem() } else { full.file_name() };
+    let name = stem.map_or("run".into(), |name| name.to_string_lossy().into_owned());
+    let numbered = (2..).map(|n| format!("{name}-{n}"));
+    let mut names = std::iter::once(name.clone()).chain(numbered).map(|name| parent.join(name));
+    names.find(|path| !path.exists()).expect("numbers do not end")
+}
+
+/// Begins a run in the new or empty folder `dir` and trains it to its end, or until it is stopped.
+///
+/// # Errors
+/// Those of configuration, source, store and engine. Where the source or the configuration is at
+/// fault nothing is left behind.
+pub fn train(config: &Config, dir: &Path, cx: Context<'_>) -> Result<Outcome, Error> {
+    let started = Instant::now();
+    let mut config = settle(config, &cx.machine);
+    let source = config.data.path.take().ok_or(Error::NoSource)?;
+    // The run may be resumed from another folder.
+    let absolute = source.canonicalize();
+    config.data.path = Some(absolute.map_err(|_| smidgen_data::Error::Missing { path: source })?);
+    let run = RunDir::create(cx.files.clone(), dir, &config::to_text(&config)?)?;
+    let prepared = prepare(&config, &run, cx.machine, cx.progress);
+    let (plan, dataset) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            if is_input_error(&error) {
+                // Nothing was spent: a folder that cannot be trained on leaves no run.
+                let _ = cx.files.remove_dir_all(dir);
+            }
+            return Err(error);
+        }
+    };
+    begin(plan, dataset, &run, None, cx, started)
+}
+
+/// Whether the person's input is at fault, and not the disk.
+fn is_input_error(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::Store(smidgen_store::Error::Io { .. })
+            | Error::Data(smidgen_data::Error::Store(smidgen_store::Error::Io { .. }))
+    )
+}
+
+/// From the source to data and plan; the configuration is on record before the data is.
+fn prepare(
+    config: &Config,
+    run: &RunDir,
+    machine: Machine,
+    progress: &mut dyn Progress,
+) -> Result<(Plan, Dataset), Error> {
+    let exclude = run.path().canonicalize().unwrap_or_else(|_| run.path().to_path_buf());
+    let scan = Scan::read(config, Some(&exclude), progress)?;
+    let plan = resolve(config, &scan.facts(machine))?;
+    run.write_text(RUN_TOML, &config::to_text(&plan.config)?)?;
+    let vocab = plan.config.data.vocab.expect("a plan's configuration is complete");
+    let dataset = scan.prepare(run, vocab, plan.threads(), progress)?;
+    let facts = dataset_facts(&dataset, machine);
+    let tokens = facts.tokens.expect("the text is encoded");
+    progress.event(Event::Prepared {
+        vocab: tokens.vocab,
+        train_tokens: tokens.train,
+        val_tokens: tokens.val,
+    });
+    Ok((resolve(&plan.config, &facts)?, dataset))
+}
+
+/// Goes on with the run in `dir`: from its newest valid checkpoint, from step 0 or from its source.
+/// A finished run stays as it is, and its object is given again.
+///
+/// # Errors
+/// [`Error::ConfigChanged`] without `override_config`; those of [`train`].
+pub fn resume(dir: &Path, changes: &Changes, cx: Context<'_>) -> Result<Outcome, Error> {
+    let started = Instant::now();
+    let run = RunDir::open(cx.files.clone(), dir)?;
+    let text = run.read_text(RUN_TOML)?;
+    let config: Config = config::load(&text, &run.file(RUN_TOML), &changes.sets)?;
+    let checkpoint = newest(&run, cx.progress)?;
+    if let Some(outcome) = finished(&run, &config, checkpoint.as_ref())? {
+        let (outcome, run) = (&outcome, run.path());
+        cx.progress.event(Event::Notice("the run is finished; nothing to do"));
+        cx.progress.event(Event::Done { outcome, run });
+        return Ok(outcome.clone());
+    }
+    let (plan, dataset) = if Dataset::exists(run.path()) {
+        let dataset = Dataset::open(run.path())?;
+        (resolve(&config, &dataset_facts(&dataset, cx.machine))?, dataset)
+    } else {
+        prepare(&config, &run, cx.machine, cx.progress)?
+    };
+    if let Some(checkpoint) = &checkpoint {
+        check_unchanged(&run, checkpoint, &plan, &dataset, changes.override_config)?;
+    }
+    run.write_text(RUN_TOML, &config::to_text(&plan.config)?)?;
+    let outcome = run.file(OUTCOME_JSON);
+    if outcome.exists() {
+        cx.files.remove_file(&outcome).map_err(|source| {
+            Error::Store(smidgen_store::Error::Io { action: "remove", path: outcome, source })
+        })?;
+    }
+    begin(plan, dataset, &run, checkpoint, cx, started)
+}
+
+/// The newest valid checkpoint, with a word on those that had to be passed over.
+fn newest(run: &RunDir, progress: &mut dyn Progress) -> Result<Option<Checkpoint>, Error> {
+    let Some((checkpoint, skipped)) = run.newest_valid()? else { return Ok(None) };
+    for skipped in skipped {
+        let (bad, good) = (skipped.step, checkpoint.step());
+        let text = format!(
+            "the checkpoint of step {bad} cannot be used ({}); going back to step {good}",
+            skipped.error
+        );
+        progress.event(Event::Notice(&text));
+    }
+    Ok(Some(checkpoint))
+}
+
+/// The object of a finished run, unless it is now to go further.
+fn finished(
+    run: &RunDir,
+    config: &Config,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Option<Outcome>, Error> {
+    if !run.file(OUTCOME_JSON).exists() {
+        return Ok(None);
+    }
+    let Some(checkpoint) = checkpoint else { return Ok(None) };
+    let saved = saved_config(checkpoint);
+    let same = config::diff(&saved, &config::to_table(config)?);
+    let same = same.iter().all(|line| !matters(line) && !is_limit(line));
+    if !same {
+        return Ok(None);
+    }
+    let mut outcome: Outcome = run.read_json(OUTCOME_JSON)?;
+    if !outcome.run_dir.exists() {
+        // The folder was moved since.
+        outcome.run_dir = run.path().to_path_buf();
+    }
+    Ok(Some(outcome))
+}
+
+/// Whether a line of a difference is about the course of the numbers.
+fn matters(line: &str) -> bool {
+    let free = FREE_KEYS.iter().any(|key| line.starts_with(&format!("`{key}`:")));
+    // A horizon that was still open when the checkpoint was made.
+    !free && !line.starts_with("`train.steps`: (none) ->")
+}
+
+fn is_limit(line: &str) -> bool {
+    line.starts_with("`train.max_minutes`:") || line.starts_with("`train.max_steps`:")
+}
+
+fn saved_config(checkpoint: &Checkpoint) -> toml::Table {
+    let text = checkpoint.manifest().facts.get("config").and_then(Value::as_str);
+    text.and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+fn check_unchanged(
+    run: &RunDir,
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    dataset: &Dataset,
+    override_config: bool,
+) -> Result<(), Error> {
+    let step = checkpoint.step();
+    let saved = checkpoint.manifest().facts.get("dataset").and_then(Value::as_str);
+    if saved != Some(dataset.sha256.as_str()) {
+        let got = saved.unwrap_or("none").to_string();
+        let expected = dataset.sha256.clone();
+        return Err(Error::Foreign { step, what: "dataset".into(), expected, got });
+    }
+    let mut diff = config::diff(&saved_config(checkpoint), &config::to_table(&plan.config)?);
+    diff.retain(|line| matters(line));
+    if diff.is_empty() || override_config {
+        return Ok(());
+    }
+    Err(Error::ConfigChanged { step, diff, path: run.file(RUN_TOML) })
+}
+
+/// `env.json`: what a run was computed on.
+#[derive(Serialize, Deserialize)]
+struct Environment {
+    version: String,
+    objective: String,
+    kernels: String,
+    threads: usize,
+    compute: String,
+    cpu: String,
+    os: String,
+    seed: u64,
+}
+
+/// What a checkpoint's manifest keeps of the run.
+fn facts(config: &Config, dataset: &Dataset) -> Result<Value, Error> {
+    Ok(json!({ "config": config::to_text(config)?, "dataset": dataset.sha256 }))
+}
+
+/// The common end of [`train`] and [`resume`].
+fn begin(
+    plan: Plan,
+    dataset: Dataset,
+    run: &RunDir,
+    checkpoint: Option<Checkpoint>,
+    cx: Context<'_>,
+    started: Instant,
+) -> Result<Outcome, Error> {
+    cx.progress.event(Event::Plan(&plan));
+    let device = Device::cpu_at(Ledger::new(), plan.threads(), cx.machine.level);
+    let mut params = Params::new();
+    let mut model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
+    note_environment(run, &plan, &device, model.name(), cx.progress)?;
+    let mut trainer = Trainer::new(&device, recipe(&plan), &mut model, params)?;
+    if let Some(checkpoint) = checkpoint {
+        trainer.load(&checkpoint)?;
+        cx.progress.event(Event::Resumed { step: trainer.standing.step });
+    }
+    let mut config = plan.config.clone();
+    let course = course(&config, facts(&config, &dataset)?);
+    let mut fixed = |steps| {
+        config.train.steps = Some(steps);
+        run.write_text(RUN_TOML, &config::to_text(&config)?)?;
+        facts(&config, &dataset)
+    };
+    let around = Around {
+        run,
+        progress: &mut *cx.progress,
+        stop: cx.stop,
+        fixed: &mut fixed,
+        spent_seconds: started.elapsed().as_secs_f64(),
+    };
+    let outcome = go(&mut trainer, &course, around)?;
+    cx.progress.event(Event::Done { outcome: &outcome, run: run.path() });
+    Ok(outcome)
+}
+
+fn recipe(plan: &Plan) -> Recipe {
+    Recipe {
+        seed: plan.config.seed,
+        compute: plan.compute(),
+        policy: plan.config.policy(),
+        schedule: plan.schedule(),
+        groups: plan.config.optim.clone(),
+    }
+}
+
+fn course(config: &Config, facts: Value) -> Course {
+    let (train, filled) = (&config.train, "a plan's configuration is complete");
+    Course {
+        steps: train.steps,
+        max_steps: train.max_steps,
+        max_minutes: train.max_minutes,
+        val_every: train.val_every.expect(filled),
+        ckpt_every: train.ckpt_every.expect(filled),
+        keep: train.keep,
+        facts,
+    }
+}
+
+/// Writes `env.json`; a resume on another kernel set says so, for its bits will differ.
+fn note_environment(
+    run: &RunDir,
+    plan: &Plan,
+    device: &Device,
+    objective: &str,
+    progress: &mut dyn Progress,
+) -> Result<(), Error> {
+    let kernels = device.level().name();
+    let before: Option<Environment> = run.read_json(ENV_JSON).ok();
+    if let Some(before) = before.filter(|before| before.kernels != kernels) {
+        let text = format!(
+            "this run was computed with `{}` kernels and goes on with `{kernels}`: \
+             its numbers will differ in the last bits",
+            before.kernels
+        );
+        progress.event(Event::Notice(&text));
+    }
+    let environment = Environment {
+        version: env!("CARGO_PKG_VERSION").into(),
+        objective: objective.into(),
+        kernels: kernels.into(),
+        threads: device.team().threads(),
+        compute: plan.compute().format().name().into(),
+        cpu: cpu_name(),
+        os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        seed: plan.config.seed,
+    };
+    Ok(run.write_json(ENV_JSON, &environment)?)
+}

@@ -1,0 +1,89 @@
+//! From the source to a run's own data.
+
+use std::path::{Path, PathBuf};
+
+use smidgen_data::{CollectOptions, Corpus, Dataset, Split, SplitRule, Tokenizer, collect, split};
+use smidgen_store::RunDir;
+
+use crate::{Config, Error, Event, Facts, Machine, Progress, TokenFacts};
+
+/// A source that was read and divided; nothing is written yet.
+pub(crate) struct Scan {
+    corpus: Corpus,
+    split: Split,
+    rule: SplitRule,
+}
+
+impl Scan {
+    /// Reads the source of a configuration. `exclude` is a folder that is never entered.
+    pub(crate) fn read(
+        config: &Config,
+        exclude: Option<&Path>,
+        progress: &mut dyn Progress,
+    ) -> Result<Scan, Error> {
+        let path = config.data.path.as_deref().ok_or(Error::NoSource)?;
+        let options = CollectOptions {
+            max_file_bytes: config.data.max_file_bytes.0,
+            max_total_bytes: config.data.max_total_bytes.0,
+            include: config.data.include.clone(),
+            exclude: exclude.map(PathBuf::from).into_iter().collect(),
+        };
+        let corpus = collect(path, &options)?;
+        let rule = SplitRule { salt: config.data.salt.clone(), ratio: config.data.val_ratio };
+        let split = split(&corpus, &rule.salt, rule.ratio)?;
+        let scan = Scan { corpus, split, rule };
+        let (train_bytes, val_bytes) = scan.bytes();
+        let summary = scan.corpus.summary();
+        let skipped = &scan.corpus.skipped;
+        progress.event(Event::Scanned { summary: &summary, skipped, train_bytes, val_bytes });
+        Ok(scan)
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        let sum = |side: &[smidgen_data::Piece]| {
+            side.iter().map(|piece| piece.range.len() as u64).sum::<u64>()
+        };
+        (sum(&self.split.train), sum(&self.split.val))
+    }
+
+    /// What plans depend on.
+    pub(crate) fn facts(&self, machine: Machine) -> Facts {
+        let (train_bytes, val_bytes) = self.bytes();
+        Facts { train_bytes, val_bytes, tokens: None, machine }
+    }
+
+    /// Trains the tokenizer and writes the shards into the run. Each file appears whole or not at
+    /// all, the manifest last; a run killed here begins this again.
+    pub(crate) fn prepare(
+        &self,
+        run: &RunDir,
+        vocab: usize,
+        threads: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<Dataset, Error> {
+        progress.event(Event::Tokenizing { vocab });
+        let texts: Vec<&str> =
+            self.split.train.iter().map(|piece| self.corpus.text(piece)).collect();
+        let tokenizer = Tokenizer::train(&texts, vocab, threads)?;
+        let (files, dir) = (run.files(), run.path());
+        let (corpus, split, rule) = (&self.corpus, &self.split, &self.rule);
+        let dataset = smidgen_data::prepare(files, dir, corpus, split, rule, &tokenizer, threads)?;
+        Ok(dataset)
+    }
+}
+
+/// What plans depend on, from a run's own data.
+pub(crate) fn dataset_facts(dataset: &Dataset, machine: Machine) -> Facts {
+    let manifest = &dataset.manifest;
+    let tokens = TokenFacts {
+        vocab: manifest.tokenizer.vocab_size,
+        train: manifest.train.tokens,
+        val: manifest.val.tokens,
+    };
+    Facts {
+        train_bytes: manifest.train.source_bytes,
+        val_bytes: manifest.val.source_bytes,
+        tokens: Some(tokens),
+        machine,
+    }
+}

@@ -1,0 +1,366 @@
+//! One step after another: losses, gradients, updates, and what has to be remembered of them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use smidgen_codec::{Rng, Stream};
+use smidgen_optim::{
+    Assignment, Clip, GradMode, GradPolicy, GroupConfig, Guard, OptimState, ParamSpec, Schedule,
+    StepCx, Verdict, global_norm,
+};
+use smidgen_tensor::{Compute, Device, HeldGrads, ParamId, Params, Tape};
+
+use crate::shape::role;
+use crate::sink::Streamed;
+use crate::{Error, Objective, Validation};
+
+/// How much of the running mean of the loss a step keeps.
+const MEAN_KEEPS: f64 = 0.98;
+
+/// How an objective is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// Of every random stream.
+    pub seed: u64,
+    /// The operand format.
+    pub compute: Compute,
+    /// What happens to gradients.
+    pub policy: GradPolicy,
+    /// The learning rate over the run.
+    pub schedule: Schedule,
+    /// Update rules by group.
+    pub groups: Vec<GroupConfig>,
+}
+
+/// Where a run stands; with weights and moments the whole of a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// Steps done, skipped ones included.
+    pub step: u64,
+    /// Updates done: what corrects the bias of averages.
+    pub updates: u64,
+    /// Steps of the schedule, where that is fixed.
+    pub horizon: Option<u64>,
+    /// Steps whose gradients were not finite.
+    pub guard: Guard,
+    /// Steps that are passed over because their gradients spoil the parameters.
+    pub passed_over: Vec<u64>,
+    /// Running sum of losses and of their weights.
+    pub loss_sum: f64,
+    /// The weights' sum: the bias of the running mean.
+    pub loss_weight: f64,
+    /// The last validation, and its step.
+    pub last: Option<Scored>,
+    /// The best validation, and its step.
+    pub best: Option<Scored>,
+    /// Seconds of the run.
+    pub seconds: f64,
+    /// Seconds of its steps alone.
+    pub step_seconds: f64,
+    /// Where the objective is in its data.
+    pub data: Value,
+}
+
+/// A validation at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scored {
+    /// Steps done.
+    pub step: u64,
+    /// What came out.
+    pub score: Validation,
+}
+
+impl Standing {
+    /// Running mean of the loss.
+    pub fn mean_loss(&self) -> f64 {
+        if self.loss_weight > 0.0 { self.loss_sum / self.loss_weight } else { 0.0 }
+    }
+
+    fn add_loss(&mut self, loss: f64) {
+        self.loss_sum = MEAN_KEEPS * self.loss_sum + (1.0 - MEAN_KEEPS) * loss;
+        self.loss_weight = MEAN_KEEPS * self.loss_weight + (1.0 - MEAN_KEEPS);
+    }
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// The loss before the update.
+    pub loss: f64,
+    /// Global norm of the gradients, where it was computed.
+    pub grad_norm: Option<f64>,
+    /// The schedule's multiplier.
+    pub multiplier: f64,
+    /// What became of the gradients.
+    pub verdict: Verdict,
+}
+
+/// Trains an objective; owns parameters and optimizer state.
+pub struct Trainer<'o> {
+    pub(crate) device: Device,
+    pub(crate) params: Params,
+    pub(crate) optim: OptimState,
+    pub(crate) objective: &'o mut dyn Objective,
+    pub(crate) standing: Standing,
+    pub(crate) recipe: Recipe,
+    /// Place of each parameter in the optimizer.
+    places: Vec<Option<usize>>,
+    /// Steps up to here were judged once; going over them again changes no counter.
+    frontier: u64,
+    /// Whether a bad gradient has gone into parameters or state.
+    spoiled: bool,
+}
+
+impl<'o> Trainer<'o> {
+    /// Allocates the state of `params`, which belong to the objective, and sets their first values.
+    ///
+    /// # Errors
+    /// Those of policy, schedule and groups, and of the engine for want of memory.
+    pub fn new(
+        device: &Device,
+        recipe: Recipe,
+        objective: &'o mut dyn Objective,
+        params: Params,
+    ) -> Result<Trainer<'o>, Error> {
+        recipe.policy.validate()?;
+        recipe.schedule.validate()?;
+        let trained = params.iter().filter(|(_, param)| param.trainable);
+        let specs: Vec<ParamSpec> = trained
+            .map(|(_, param)| {
+                ParamSpec::new(param.name.clone(), param.value.shape(), role(param.role))
+            })
+            .collect();
+        let assignment = Assignment::resolve(&recipe.groups, &specs)?;
+        let optim = OptimState::allocate(assignment, device.pool())?;
+        let mut free = 0..;
+        let places = params
+            .iter()
+            .map(|(_, param)| if param.trainable { free.next() } else { None })
+            .collect();
+        let mut trainer = Trainer {
+            device: device.clone(),
+            params,
+            optim,
+            objective,
+            standing: Standing::default(),
+            recipe,
+            places,
+            frontier: 0,
+            spoiled: false,
+        };
+        trainer.objective.init(&mut trainer.params, trainer.recipe.seed);
+        Ok(trainer)
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Where the run stands.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Fixes the steps of the schedule.
+    pub fn set_horizon(&mut self, steps: u64) {
+        self.standing.horizon = Some(steps);
+    }
+
+    /// Targets of the steps done.
+    pub fn targets(&self) -> u64 {
+        self.standing.step.saturating_mul(self.objective.step_targets())
+    }
+
+    /// Does one step. After [`Verdict::Restore`] and [`Verdict::Abort`] the step is not counted as
+    /// done, and the caller must go back to a good state before the next one.
+    ///
+    /// # Errors
+    /// [`Error::FirstLoss`], and those of the objective and the engine.
+    pub fn step(&mut self) -> Result<StepReport, Error> {
+        let step = self.standing.step;
+        // An open horizon is far away; the warm-up in which it is open does not depend on it.
+        let horizon = self.standing.horizon.unwrap_or(u64::MAX);
+        let multiplier = self.recipe.schedule.multiplier(step, horizon);
+        if self.standing.passed_over.contains(&step) {
+            self.standing.step += 1;
+            let (loss, verdict) = (f64::NAN, Verdict::Skip);
+            return Ok(StepReport { loss, grad_norm: None, multiplier, verdict });
+        }
+        let tried = match self.recipe.policy.grad {
+            GradMode::Held => self.held(multiplier)?,
+            GradMode::Streamed => self.streamed(multiplier)?,
+        };
+        self.spoiled = !tried.finite && tried.updated;
+        let verdict = self.judge(&tried);
+        if matches!(verdict, Verdict::Apply | Verdict::Skip) {
+            self.standing.step += 1;
+            self.frontier = self.frontier.max(self.standing.step);
+        }
+        if verdict == Verdict::Apply {
+            self.standing.updates += 1;
+            self.standing.add_loss(tried.loss);
+        }
+        let Tried { loss, grad_norm, .. } = tried;
+        Ok(StepReport { loss, grad_norm, multiplier, verdict })
+    }
+
+    fn judge(&mut self, tried: &Tried) -> Verdict {
+        if tried.finite && self.standing.step < self.frontier {
+            // Gone over again after a restoration: judged before.
+            return Verdict::Apply;
+        }
+        let verdict = self.standing.guard.judge(tried.finite, tried.updated);
+        if !tried.finite {
+            self.frontier = self.frontier.max(self.standing.step + 1);
+        }
+        verdict
+    }
+
+    /// All gradients first, then the verdict, then all updates.
+    fn held(&mut self, multiplier: f64) -> Result<Tried, Error> {
+        let mut held = HeldGrads::new();
+        let mut loss = 0.0;
+        for micro in 0..self.recipe.policy.grad_accum as usize {
+            let mut tape = Tape::training(&self.device, self.recipe.compute, &mut self.params);
+            let share = self.objective.loss(&mut tape, self.standing.step, micro)?;
+            loss += loss_value(&tape, share);
+            if !loss.is_finite() {
+                return Ok(Tried::bad(loss, false));
+            }
+            tape.backward(share, &mut held)?;
+        }
+        self.check_first_loss(loss)?;
+        let ids: Vec<ParamId> = self.params.iter().map(|(id, _)| id).collect();
+        let all: Vec<&[f32]> =
+            ids.iter().filter_map(|id| held.get(*id)).map(|g| g.slice()).collect();
+        let norm = global_norm(self.device.team(), &all);
+        if !norm.is_finite() {
+            return Ok(Tried::bad(loss, false));
+        }
+        let policy = self.recipe.policy;
+        let common = if policy.clip == Clip::Global { policy.factor(norm) } else { 1.0 };
+        let cx = step_cx(&self.device, &self.recipe, &self.standing, multiplier);
+        for id in ids {
+            let (Some(grad), Some(place)) = (held.remove(id), self.places[id.index()]) else {
+                continue;
+            };
+            let grad = grad.slice::<f32>();
+            let factor = match policy.clip {
+                Clip::Tensor => policy.factor(global_norm(self.device.team(), &[grad])),
+                Clip::Global | Clip::Off => common,
+            };
+            let cx = StepCx { grad_scale: factor as f32, ..cx };
+            self.optim.step(&cx, place, self.params.get_mut(id).value.slice_mut(), grad)?;
+        }
+        Ok(Tried { loss, grad_norm: Some(norm), finite: true, updated: true })
+    }
+
+    /// Each update as soon as its gradient is there.
+    fn streamed(&mut self, multiplier: f64) -> Result<Tried, Error> {
+        let mut tape = Tape::training(&self.device, self.recipe.compute, &mut self.params);
+        let share = self.objective.loss(&mut tape, self.standing.step, 0)?;
+        let loss = loss_value(&tape, share);
+        if !loss.is_finite() {
+            return Ok(Tried::bad(loss, false));
+        }
+        if self.standing.step == 0 {
+            check_first(self.objective.first_loss(), loss)?;
+        }
+        let mut sink = Streamed {
+            optim: &mut self.optim,
+            cx: step_cx(&self.device, &self.recipe, &self.standing, multiplier),
+            places: &self.places,
+            policy: self.recipe.policy,
+            squares: None,
+            finite: true,
+            updated: false,
+        };
+        let went = tape.backward(share, &mut sink);
+        if !sink.finite {
+            // The sink's own error, kept apart from those of the engine.
+            return Ok(Tried::bad(loss, sink.updated));
+        }
+        let grad_norm = sink.squares.map(f64::sqrt);
+        went?;
+        Ok(Tried { loss, grad_norm, finite: true, updated: true })
+    }
+
+    fn check_first_loss(&self, loss: f64) -> Result<(), Error> {
+        if self.standing.step > 0 {
+            return Ok(());
+        }
+        check_first(self.objective.first_loss(), loss)
+    }
+
+    /// Scores the parameters and enters the score; says whether it is the best so far.
+    ///
+    /// # Errors
+    /// Those of the objective.
+    pub fn validate(&mut self) -> Result<(Validation, bool), Error> {
+        let score = self.objective.validate(&self.device, self.recipe.compute, &self.params)?;
+        let scored = Scored { step: self.standing.step, score };
+        let best = self.standing.best.is_none_or(|best| score.loss < best.score.loss);
+        self.standing.last = Some(scored);
+        if best {
+            self.standing.best = Some(scored);
+        }
+        Ok((score, best))
+    }
+
+    /// Whether the last step left parameters or state that must not be kept.
+    pub(crate) fn is_spoiled(&self) -> bool {
+        self.spoiled
+    }
+
+    /// Back to the first values, keeping what was learnt about bad steps.
+    pub(crate) fn begin_anew(&mut self) -> Result<(), Error> {
+        let (guard, passed_over) = (self.standing.guard, self.standing.passed_over.clone());
+        let specs: Vec<ParamSpec> = self.optim.params().map(|(spec, _)| spec.clone()).collect();
+        let assignment = Assignment::resolve(&self.recipe.groups, &specs)?;
+        // State of zeros, in the formats it had.
+        self.optim = OptimState::allocate(assignment, self.device.pool())?;
+        self.objective.init(&mut self.params, self.recipe.seed);
+        let horizon = self.standing.horizon;
+        self.standing = Standing { guard, passed_over, horizon, ..Standing::default() };
+        Ok(())
+    }
+}
+
+/// What a step came to before anybody judged it.
+struct Tried {
+    loss: f64,
+    grad_norm: Option<f64>,
+    finite: bool,
+    updated: bool,
+}
+
+impl Tried {
+    fn bad(loss: f64, updated: bool) -> Tried {
+        Tried { loss, grad_norm: None, finite: false, updated }
+    }
+}
+
+fn loss_value(tape: &Tape<'_>, loss: smidgen_tensor::Var) -> f64 {
+    let value = tape.value(loss).expect("a loss is the end of the tape and is held");
+    f64::from(value.slice::<f32>()[0])
+}
+
+fn check_first(expected: Option<f64>, got: f64) -> Result<(), Error> {
+    match expected {
+        Some(expected) if (got - expected).abs() > 0.5 => Err(Error::FirstLoss { expected, got }),
+        _ => Ok(()),
+    }
+}
+
+fn step_cx<'a>(
+    device: &'a Device,
+    recipe: &Recipe,
+    standing: &Standing,
+    multiplier: f64,
+) -> StepCx<'a> {
+    let rng = Rng::new(recipe.seed, Stream::Rounding);
+    let cx = StepCx::new(device.team(), standing.updates + 1, rng);
+    StepCx { multiplier, level: device.level(), ..cx }
+}
