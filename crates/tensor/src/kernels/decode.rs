@@ -110,3 +110,28 @@ pub(crate) fn attend(
     });
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::levels::{LENGTHS, bits, for_formats, same_at_every_level, tame};
+
+    fn rows<A: Element>(seen: usize) {
+        let stride = seen.next_multiple_of(LANES);
+        let scores = tame::<f32>(1, stride);
+        same_at_every_level("softmax_row", |level| {
+            let (mut scores, mut probs) = (scores.clone(), vec![A::from_f32(9.0); stride]);
+            let inverse = softmax_row(level, &mut scores, seen, 0.3, &mut probs);
+            scale_row(level, &mut scores, inverse);
+            assert!(probs[seen..].iter().all(|p| p.to_f32() == 0.0));
+            (inverse.to_bits(), bits(&scores), bits(&probs))
+        });
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        for seen in LENGTHS.into_iter().skip(1) {
+            for_formats!(rows(seen));
+        }
+    }
+}

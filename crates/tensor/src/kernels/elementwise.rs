@@ -111,3 +111,56 @@ pub(crate) fn copy_as(device: &Device, from: &Tensor, format: Format) -> Result<
     }));
     Ok(to)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::levels::{LENGTHS, bits, for_formats, same_at_every_level, tame, wild};
+
+    fn sums_and_scales<A: Element>(len: usize) {
+        let (to, narrow, wide) =
+            (wild::<A>(1, len), wild::<half::bf16>(2, len), wild::<f32>(3, len));
+        same_at_every_level("add_loop", |level| {
+            let (mut a, mut b) = (to.clone(), to.clone());
+            add_loop(level, &mut a, &narrow);
+            add_loop(level, &mut b, &wide);
+            (bits(&a), bits(&b))
+        });
+        same_at_every_level("scale_loop", |level| {
+            let mut a = to.clone();
+            scale_loop(level, &mut a, 0.37);
+            bits(&a)
+        });
+        same_at_every_level("dot_loop", |level| {
+            dot_loop(level, &tame::<A>(1, len), &tame::<f32>(2, len)).to_bits()
+        });
+    }
+
+    fn biases<A: Element>(len: usize) {
+        let (rows, bias) = (wild::<A>(1, 3 * len), wild::<f32>(2, len));
+        same_at_every_level("add_bias_loop", |level| {
+            let mut a = rows.clone();
+            add_bias_loop(level, &mut a, &bias);
+            bits(&a)
+        });
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        for len in LENGTHS {
+            for_formats!(sums_and_scales(len));
+        }
+        for len in LENGTHS.into_iter().skip(1) {
+            for_formats!(biases(len));
+        }
+    }
+
+    #[test]
+    fn a_dot_product_over_many_chunks_takes_every_value_once() {
+        let device = Device::cpu(smidgen_codec::Ledger::new(), 1);
+        let len = 2 * CHUNK + 3;
+        let ones = vec![1f32; len];
+        let ones = Tensor::from_f32(device.pool(), Tag::Workspace, [1, len], &ones).unwrap();
+        assert_eq!(dot(&device, &ones, &ones), len as f64);
+    }
+}

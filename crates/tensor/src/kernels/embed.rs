@@ -58,3 +58,25 @@ pub(crate) fn scatter_add(device: &Device, table: &mut Tensor, tokens: &[u32], g
         });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::levels::{LENGTHS, bits, for_formats, same_at_every_level, wild};
+
+    fn rows<A: Element>(len: usize) {
+        let (to, from) = (wild::<f32>(1, len), wild::<A>(2, len));
+        same_at_every_level("add_row", |level| {
+            let mut to = to.clone();
+            add_row(level, &mut to, &from);
+            bits(&to)
+        });
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        for len in LENGTHS {
+            for_formats!(rows(len));
+        }
+    }
+}

@@ -78,3 +78,31 @@ pub(crate) fn backward(device: &Device, gate_up: &Tensor, grad: &Tensor) -> Resu
     }));
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::levels::{LENGTHS, bits, for_formats, same_at_every_level, wild};
+
+    fn rows<A: Element>(width: usize) {
+        let (gate_up, grad) = (wild::<A>(1, 4 * width), wild::<f32>(2, 2 * width));
+        same_at_every_level("swiglu_rows", |level| {
+            let (mut wide, mut narrow) = (vec![0f32; 2 * width], vec![half::bf16::ZERO; 2 * width]);
+            swiglu_rows(level, &gate_up, width, &mut wide);
+            swiglu_rows(level, &gate_up, width, &mut narrow);
+            (bits(&wide), bits(&narrow))
+        });
+        same_at_every_level("swiglu_rows_back", |level| {
+            let mut out = gate_up.clone();
+            swiglu_rows_back(level, &gate_up, width, &grad, &mut out);
+            bits(&out)
+        });
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        for width in LENGTHS.into_iter().skip(1) {
+            for_formats!(rows(width));
+        }
+    }
+}

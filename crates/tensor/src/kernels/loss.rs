@@ -78,3 +78,41 @@ pub(crate) fn cross_entropy(
         });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::levels::{LENGTHS, bits, for_formats, same_at_every_level, tame, wild};
+
+    fn losses<A: Element>(logits: &[f32]) {
+        same_at_every_level("row_loss", |level| {
+            let (mut with, mut without) = (logits.to_vec(), logits.to_vec());
+            let mut grad = vec![A::from_f32(0.0); logits.len()];
+            let target = logits.len() / 2;
+            let loss = row_loss(level, &mut with, target, 0.3, Some(&mut grad[..]));
+            let alone = row_loss::<A>(level, &mut without, target, 0.3, None);
+            (bits(&[loss, alone]), bits(&grad))
+        });
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        for len in LENGTHS.into_iter().skip(1) {
+            for_formats!(losses(&tame::<f32>(1, len)));
+            for_formats!(losses(&wild::<f32>(2, len)));
+        }
+    }
+
+    #[test]
+    fn the_loss_is_the_same_with_and_without_its_gradient() {
+        for len in LENGTHS.into_iter().skip(1) {
+            let logits = tame::<f32>(1, len);
+            let level = crate::Level::detect();
+            let mut grad = vec![0f32; len];
+            let with = row_loss(level, &mut logits.clone(), 0, 1.0, Some(&mut grad[..]));
+            let without = row_loss::<f32>(level, &mut logits.clone(), 0, 1.0, None);
+            assert_eq!(with.to_bits(), without.to_bits());
+            assert!(grad.iter().sum::<f32>().abs() < 1e-5, "a softmax less one sums to zero");
+        }
+    }
+}

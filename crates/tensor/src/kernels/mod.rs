@@ -5,6 +5,8 @@ pub(crate) mod decode;
 pub(crate) mod elementwise;
 pub(crate) mod embed;
 pub(crate) mod gated;
+#[cfg(test)]
+pub(crate) mod levels;
 pub(crate) mod loss;
 pub(crate) mod math;
 pub(crate) mod norm;

@@ -133,3 +133,51 @@ pub(crate) fn backward(
     }
     Ok(dw)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::levels::{LENGTHS, bits, for_formats, same_at_every_level, tame};
+
+    /// Two groups in the middle of three rows, a column before and after.
+    fn rows<A: Element>(width: usize) {
+        let (cols, range) = (2 * width + 2, 1..2 * width + 1);
+        let (x, weight) = (tame::<A>(1, 3 * cols), tame::<f32>(2, width));
+        let (wide, narrow) = (tame::<f32>(3, 3 * cols), tame::<half::bf16>(4, 3 * cols));
+        same_at_every_level("norm_rows", |level| {
+            let (mut a, mut b) = (wide.clone(), narrow.clone());
+            norm_rows(level, &x, &weight, 1e-5, cols, range.clone(), &mut a);
+            norm_rows(level, &x, &weight, 1e-5, cols, range.clone(), &mut b);
+            (bits(&a), bits(&b))
+        });
+        for add in [false, true] {
+            same_at_every_level("norm_rows_back", |level| {
+                let (mut a, mut b, mut dw) = (wide.clone(), x.clone(), vec![0f32; width]);
+                let range = range.clone();
+                norm_rows_back(
+                    level,
+                    &x,
+                    &weight,
+                    1e-5,
+                    cols,
+                    range.clone(),
+                    &wide,
+                    &mut b,
+                    add,
+                    &mut dw,
+                );
+                norm_rows_back(
+                    level, &x, &weight, 1e-5, cols, range, &narrow, &mut a, add, &mut dw,
+                );
+                (bits(&a), bits(&b), bits(&dw))
+            });
+        }
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        for width in LENGTHS.into_iter().skip(1) {
+            for_formats!(rows(width));
+        }
+    }
+}

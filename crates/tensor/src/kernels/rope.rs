@@ -97,3 +97,36 @@ pub(crate) fn rotate(
         });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::levels::{LENGTHS, bits, for_formats, same_at_every_level, wild};
+
+    fn heads<A: Element>(half: usize) {
+        let heads = wild::<A>(1, 6 * half);
+        let table = RopeTable::new(2 * half, 5, 1e4);
+        let (cos, sin) = table.at(4);
+        same_at_every_level("turn", |level| {
+            let (mut there, mut back) = (heads.clone(), heads.clone());
+            turn(level, &mut there, cos, sin, 1.0);
+            turn(level, &mut back, cos, sin, -1.0);
+            (bits(&there), bits(&back))
+        });
+    }
+
+    #[test]
+    fn every_level_gives_the_same_bits() {
+        for half in LENGTHS.into_iter().skip(1) {
+            for_formats!(heads(half));
+        }
+    }
+
+    #[test]
+    fn a_table_knows_its_size() {
+        let table = RopeTable::new(6, 7, 1e4);
+        assert_eq!((table.len(), table.head_dim(), table.byte_len()), (7, 6, 7 * 6 * 4));
+        assert!(RopeTable::new(6, 0, 1e4).is_empty());
+        assert_eq!(table.at(0), (&[1.0; 3][..], &[0.0; 3][..]));
+    }
+}

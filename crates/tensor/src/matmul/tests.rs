@@ -126,3 +126,47 @@ fn threads_do_not_change_a_bit() {
         }
     }
 }
+
+/// Copies between formats, with room to spare, give the same bits at every level.
+#[test]
+fn conversions_are_the_same_at_every_level() {
+    use crate::kernels::levels::{LENGTHS, bits, for_formats, same_at_every_level, wild};
+    fn both<A: Element>(len: usize) {
+        let from = wild::<A>(1, len);
+        same_at_every_level("convert", |level| {
+            let (mut wide, mut narrow) = (vec![9f32; len + 3], vec![bf16::ONE; len + 1]);
+            convert(level, &from, &mut wide);
+            convert(level, &from, &mut narrow);
+            (bits(&wide), bits(&narrow))
+        });
+    }
+    for len in LENGTHS {
+        for_formats!(both(len));
+    }
+}
+
+/// A product over no rows, or of no rows or columns, writes what it should and nothing else.
+#[test]
+fn products_over_nothing() {
+    let pool = Pool::new(Ledger::new());
+    let team = Team::new(2);
+    for level in Level::available() {
+        for compute in [Compute::F32, Compute::Bf16] {
+            let engine = Engine { level, compute, pool: &pool, team: &team };
+            for (m, n, k) in [(3, 5, 0), (0, 5, 3), (3, 0, 5), (0, 0, 0)] {
+                let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+                let right = [View::new(&b, k, n, n)];
+                let panels = pack(&engine, Right::Stacked(&right), Tag::Workspace).unwrap();
+                for left in
+                    [Left::Rows(View::new(&a, m, k, k)), Left::Columns(View::new(&a, k, m, m))]
+                {
+                    let mut c = vec![7f32; m * n + 1];
+                    product(&engine, left, &panels, Out::slice(&mut c, n), Store::Set).unwrap();
+                    assert!(c[..m * n].iter().all(|c| *c == 0.0) && c[m * n] == 7.0);
+                    product(&engine, left, &panels, Out::slice(&mut c, n), Store::Add).unwrap();
+                    assert!(c[..m * n].iter().all(|c| *c == 0.0));
+                }
+            }
+        }
+    }
+}
