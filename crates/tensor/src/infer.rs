@@ -15,19 +15,37 @@ use crate::kernels::norm::{self, Groups};
 use crate::kernels::rope::{RopeTable, rotate};
 use crate::kernels::{embed, gated, with_format};
 use crate::matmul::{Engine, Left, Out, Panels, Right, Store, pack, product};
+use crate::ops::stacked_rows;
 use crate::tensor::{Shared, View};
-use crate::{Buffer, Compute, Device, Error, Format, Param, Tensor, error};
+use crate::{Buffer, Compute, Device, Error, Format, Level, Param, Tensor, error};
+
+/// Panels have the layout of one kernel set: others would read them as something else.
+#[derive(Clone, Copy, PartialEq)]
+struct Kernels(Level, Compute);
+
+impl Kernels {
+    fn check(self, what: &str, device: &Device, compute: Compute) -> Result<(), Error> {
+        let name = |k: Kernels| format!("{} kernels in {}", k.0.name(), k.1.format().name());
+        let now = Kernels(device.level(), compute);
+        if self == now {
+            return Ok(());
+        }
+        Err(Error::Value { what: what.into(), expected: name(self), got: name(now) })
+    }
+}
 
 /// A linear map with its weights in panels, ready for any number of rows.
 pub struct PackedLinear {
     panels: Panels<Buffer>,
     bias: Option<Vec<f32>>,
+    made_for: Kernels,
 }
 
 impl PackedLinear {
     /// Packs stacked weights `[out, in]`; a missing bias counts as zero.
     ///
     /// # Errors
+    /// [`Error::Shape`] or [`Error::Value`] when weights and biases do not fit each other,
     /// [`Error::OutOfMemory`].
     pub fn new(
         device: &Device,
@@ -35,6 +53,7 @@ impl PackedLinear {
         weights: &[&Param],
         biases: &[Option<&Param>],
     ) -> Result<PackedLinear, Error> {
+        stacked_rows(weights, biases, weights.first().map_or(0, |w| w.value.cols()))?;
         let views: Vec<View<'_>> = weights.iter().map(|w| w.value.view()).collect();
         let panels = pack(&device.engine(compute), Right::Transposed(&views), Tag::Packed)?;
         let bias = biases.iter().any(Option::is_some).then(|| {
@@ -43,7 +62,7 @@ impl PackedLinear {
             };
             weights.iter().zip(biases).flat_map(one).collect()
         });
-        Ok(PackedLinear { panels, bias })
+        Ok(PackedLinear { panels, bias, made_for: Kernels(device.level(), compute) })
     }
 
     /// Columns of the result.
@@ -54,7 +73,8 @@ impl PackedLinear {
     /// `x W^T + b` in `format`; with `residual` (f32) the sum of both, in f32.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::OutOfMemory`].
+    /// [`Error::Shape`]; [`Error::Value`] for another `compute` or kernel set than it was packed for, for
+    /// bf16 out of a product in f32 or a residual that is not f32; [`Error::OutOfMemory`].
     pub fn apply(
         &self,
         device: &Device,
@@ -65,6 +85,22 @@ impl PackedLinear {
     ) -> Result<Tensor, Error> {
         if x.cols() != self.panels.k {
             return Err(error::shape("packed linear", &[x.rows(), self.panels.k], &x.shape()));
+        }
+        self.made_for.check("packed linear", device, compute)?;
+        let wrong = |what: &str, got: Format| {
+            Err(Error::Value { what: what.into(), expected: "f32".into(), got: got.name().into() })
+        };
+        if format == Format::Bf16 && compute == Compute::F32 {
+            return wrong("packed linear: format", format);
+        }
+        if let Some(other) = residual {
+            let shape = [x.rows(), self.panels.n];
+            if other.shape() != shape {
+                return Err(error::shape("packed linear: residual", &shape, &other.shape()));
+            }
+            if other.format() != Format::F32 {
+                return wrong("packed linear: residual", other.format());
+            }
         }
         let (format, store) = match residual {
             Some(other) => (
@@ -109,7 +145,7 @@ pub fn embedding(device: &Device, table: &Param, tokens: &[u32]) -> Result<Tenso
 /// RMS norm of the groups of `weight` columns inside `range`; other columns are copied.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`].
+/// [`Error::Shape`] or [`Error::Value`] when they are not whole groups, [`Error::OutOfMemory`].
 pub fn rms_norm(
     device: &Device,
     x: &Tensor,
@@ -118,10 +154,14 @@ pub fn rms_norm(
     range: Range<usize>,
     format: Format,
 ) -> Result<Tensor, Error> {
+    norm::check(weight, &range, x.cols())?;
     norm::forward(device, x, weight.value.slice(), &Groups { range, eps }, format)
 }
 
 /// Turns the heads in columns `range` by each row's position.
+///
+/// # Panics
+/// When a row has no position, a position is past the table, or the columns lie outside `x`.
 pub fn rope(
     device: &Device,
     x: &mut Tensor,
@@ -135,8 +175,9 @@ pub fn rope(
 /// `silu(gate) * up` of rows `[gate | up]`.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`].
+/// [`Error::Shape`] for no columns or an odd number of them, [`Error::OutOfMemory`].
 pub fn swiglu(device: &Device, gate_up: &Tensor, format: Format) -> Result<Tensor, Error> {
+    gated::check(gate_up.shape())?;
     gated::forward(device, gate_up, format)
 }
 
@@ -147,13 +188,14 @@ pub struct KvLayer {
     head_dim: usize,
     capacity: usize,
     len: usize,
+    made_for: Kernels,
 }
 
 impl KvLayer {
     /// Room for `capacity` tokens of `kv_heads` heads.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::Value`] for no heads or heads of an odd size, [`Error::OutOfMemory`].
     pub fn new(
         device: &Device,
         compute: Compute,
@@ -161,6 +203,13 @@ impl KvLayer {
         kv_heads: usize,
         head_dim: usize,
     ) -> Result<KvLayer, Error> {
+        if kv_heads == 0 || head_dim == 0 || !head_dim.is_multiple_of(2) {
+            return Err(Error::Value {
+                what: "KV cache".into(),
+                expected: "at least one head, of an even size".into(),
+                got: format!("{kv_heads} heads of {head_dim}"),
+            });
+        }
         let engine = device.engine(compute);
         let make = |k, n| {
             (0..kv_heads).map(|_| Panels::zeroed(&engine, k, n, Tag::Kv)).collect::<Result<_, _>>()
@@ -171,6 +220,7 @@ impl KvLayer {
             head_dim,
             capacity,
             len: 0,
+            made_for: Kernels(device.level(), compute),
         })
     }
 
@@ -210,7 +260,8 @@ impl KvLayer {
     /// themselves, then holds their keys and values too: `[rows, H E]` in the operand format.
     ///
     /// # Errors
-    /// [`Error::Value`] when the capacity is exceeded, [`Error::OutOfMemory`].
+    /// [`Error::Value`] when the capacity is exceeded, the heads do not fit or `qkv`, `compute` or the kernel
+    /// set are others than the cache was made for; [`Error::Shape`], [`Error::OutOfMemory`].
     pub fn attend(
         &mut self,
         device: &Device,
@@ -219,7 +270,8 @@ impl KvLayer {
         qkv: &Tensor,
     ) -> Result<Tensor, Error> {
         let (rows, e) = (qkv.rows(), self.head_dim);
-        if self.len + rows > self.capacity {
+        self.check(device, compute, heads, qkv)?;
+        if rows > self.capacity - self.len {
             let got = format!("{} tokens", self.len + rows);
             return Err(Error::Value {
                 what: "KV cache".into(),
@@ -251,6 +303,36 @@ impl KvLayer {
         };
         self.len += rows;
         Ok(out)
+    }
+
+    fn check(
+        &self,
+        device: &Device,
+        compute: Compute,
+        heads: usize,
+        qkv: &Tensor,
+    ) -> Result<(), Error> {
+        self.made_for.check("KV cache", device, compute)?;
+        let kv_heads = self.keys.len();
+        if heads == 0 || !heads.is_multiple_of(kv_heads) {
+            return Err(Error::Value {
+                what: "KV cache: heads".into(),
+                expected: format!("a multiple of {kv_heads}"),
+                got: heads.to_string(),
+            });
+        }
+        let cols = (heads + 2 * kv_heads) * self.head_dim;
+        if qkv.cols() != cols {
+            return Err(error::shape("KV cache: qkv", &[qkv.rows(), cols], &qkv.shape()));
+        }
+        if qkv.format() != compute.format() {
+            return Err(Error::Value {
+                what: "KV cache: qkv".into(),
+                expected: compute.format().name().into(),
+                got: qkv.format().name().into(),
+            });
+        }
+        Ok(())
     }
 
     fn append(&mut self, engine: &Engine<'_>, qkv: &Tensor, first_key: usize) {

@@ -8,6 +8,7 @@ use smidgen_codec::Tag;
 
 use super::math::sigmoid;
 use super::{by_rows, with_format};
+use crate::error::shape;
 use crate::tensor::{Element, Shared};
 use crate::{Device, Error, Format, Tensor};
 
@@ -37,6 +38,17 @@ crate::multiversion! {
             }
         }
     }
+}
+
+/// Whether rows are made of two halves.
+///
+/// # Errors
+/// [`Error::Shape`] for no columns or an odd number of them.
+pub(crate) fn check([rows, cols]: [usize; 2]) -> Result<(), Error> {
+    if cols == 0 || !cols.is_multiple_of(2) {
+        return Err(shape("swiglu", &[rows, (cols + 1).max(2)], &[rows, cols]));
+    }
+    Ok(())
 }
 
 /// `[rows, 2 F] -> [rows, F]` in `format`.

@@ -12,8 +12,9 @@ use smidgen_codec::Tag;
 
 use super::math::{dot, dot3};
 use super::{ROWS, by_rows, with_format};
+use crate::error::shape;
 use crate::tensor::{Element, Shared};
-use crate::{Device, Error, Format, Tensor};
+use crate::{Device, Error, Format, Param, Tensor};
 
 crate::multiversion! {
     /// Rows of `cols` values; groups of `weight.len()` columns inside `range` are normalised, the rest is copied.
@@ -71,6 +72,25 @@ crate::multiversion! {
 pub(crate) struct Groups {
     pub(crate) range: Range<usize>,
     pub(crate) eps: f32,
+}
+
+/// Whether a weight covers whole groups of columns inside rows of `cols`.
+///
+/// # Errors
+/// [`Error::Shape`] for a weight that is no row, [`Error::Value`] for a range that is not whole groups.
+pub(crate) fn check(weight: &Param, range: &Range<usize>, cols: usize) -> Result<(), Error> {
+    let [rows, width] = weight.value.shape();
+    if rows != 1 || width == 0 {
+        return Err(shape(weight.name.clone(), &[1, width.max(1)], &[rows, width]));
+    }
+    if range.start > range.end || range.end > cols || !range.len().is_multiple_of(width) {
+        return Err(Error::Value {
+            what: format!("norm of `{}`: columns", weight.name),
+            expected: format!("whole groups of {width} below {cols}"),
+            got: format!("{range:?}"),
+        });
+    }
+    Ok(())
 }
 
 /// The normalised rows in `format`.

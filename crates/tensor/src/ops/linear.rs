@@ -10,7 +10,7 @@ use crate::kernels::elementwise::{add_bias, copy_as};
 use crate::matmul::{Left, Out, Right, Store, pack, product};
 use crate::tape::{Backward, Forward, Op};
 use crate::tensor::View;
-use crate::{Error, Format, ParamId, Params, Tape, Tensor, Var, error};
+use crate::{Error, Format, Param, ParamId, Params, Tape, Tensor, Var, error};
 
 struct Linear {
     weights: Vec<ParamId>,
@@ -151,6 +151,33 @@ impl LinearSpec {
     }
 }
 
+/// Rows of all weights together, if weights and biases fit each other and `width`.
+pub(crate) fn stacked_rows(
+    weights: &[&Param],
+    biases: &[Option<&Param>],
+    width: usize,
+) -> Result<usize, Error> {
+    if weights.is_empty() || biases.len() != weights.len() {
+        return Err(Error::Value {
+            what: "linear".into(),
+            expected: "at least one weight, and one optional bias for each".into(),
+            got: format!("{} weights, {} biases", weights.len(), biases.len()),
+        });
+    }
+    let mut out = 0;
+    for (weight, bias) in weights.iter().zip(biases) {
+        let [rows, cols] = weight.value.shape();
+        if cols != width {
+            return Err(error::shape(weight.name.clone(), &[rows, width], &[rows, cols]));
+        }
+        if let Some(bias) = bias.filter(|bias| bias.value.shape() != [1, rows]) {
+            return Err(error::shape(bias.name.clone(), &[1, rows], &bias.value.shape()));
+        }
+        out += rows;
+    }
+    Ok(out)
+}
+
 impl Tape<'_> {
     /// `x W^T + b`: `[rows, sum of out]` in the operand format; with `residual` (f32, the result's shape)
     /// the sum of both, in f32.
@@ -165,30 +192,17 @@ impl Tape<'_> {
         residual: Option<Var>,
     ) -> Result<Var, Error> {
         let [rows, width] = self.shape(x);
-        let mut out = 0;
-        if spec.weights.is_empty() || spec.biases.len() != spec.weights.len() {
-            return Err(Error::Value {
-                what: "linear".into(),
-                expected: "at least one weight, and one optional bias for each".into(),
-                got: format!("{} weights, {} biases", spec.weights.len(), spec.biases.len()),
-            });
-        }
-        for (i, id) in spec.weights.iter().enumerate() {
-            let param = self.params().get(*id);
-            let [o, i_width] = param.value.shape();
-            if i_width != width || (i + 1 < spec.weights.len() && o % 2 != 0) {
-                return Err(error::shape(
-                    param.name.clone(),
-                    &[o.next_multiple_of(2), width],
-                    &[o, i_width],
-                ));
+        let param = |id: &ParamId| self.params().get(*id);
+        let weights: Vec<&Param> = spec.weights.iter().map(param).collect();
+        let biases: Vec<Option<&Param>> =
+            spec.biases.iter().map(|id| id.as_ref().map(param)).collect();
+        let out = stacked_rows(&weights, &biases, width)?;
+        // On the way back the weights are stacked along k, where two bf16 neighbours share a word.
+        for weight in &weights[..weights.len() - 1] {
+            let [rows, cols] = weight.value.shape();
+            if !rows.is_multiple_of(2) {
+                return Err(error::shape(weight.name.clone(), &[rows + 1, cols], &[rows, cols]));
             }
-            if let Some(bias) =
-                spec.biases[i].map(|b| self.params().get(b)).filter(|b| b.value.shape() != [1, o])
-            {
-                return Err(error::shape(bias.name.clone(), &[1, o], &bias.value.shape()));
-            }
-            out += o;
         }
         let mut inputs = vec![x];
         if let Some(other) = residual {

@@ -11,3 +11,4 @@ mod swiglu;
 
 pub use head_loss::Targets;
 pub use linear::LinearSpec;
+pub(crate) use linear::stacked_rows;

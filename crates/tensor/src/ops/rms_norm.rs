@@ -94,17 +94,10 @@ impl Tape<'_> {
         cheap: bool,
     ) -> Result<Var, Error> {
         let param = self.params().get(weight);
-        if param.value.shape() != [1, width] || width == 0 {
+        if param.value.shape() != [1, width] {
             return Err(error::shape(param.name.clone(), &[1, width], &param.value.shape()));
         }
-        let cols = self.shape(x)[1];
-        if range.start > range.end || range.end > cols || !range.len().is_multiple_of(width) {
-            return Err(Error::Value {
-                what: format!("norm of `{}`: columns", param.name),
-                expected: format!("whole groups of {width} below {cols}"),
-                got: format!("{range:?}"),
-            });
-        }
+        norm::check(param, &range, self.shape(x)[1])?;
         self.apply(Box::new(RmsNorm { weight, groups: Groups { range, eps }, cheap }), &[x])
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::kernels::gated;
 use crate::tape::{Backward, Forward, Op};
-use crate::{Error, Tape, Tensor, Var, error};
+use crate::{Error, Tape, Tensor, Var};
 
 struct SwiGlu;
 
@@ -32,10 +32,7 @@ impl Tape<'_> {
     /// # Errors
     /// [`Error::Shape`] for no columns or an odd number of them, [`Error::OutOfMemory`].
     pub fn swiglu(&mut self, gate_up: Var) -> Result<Var, Error> {
-        let [rows, cols] = self.shape(gate_up);
-        if cols == 0 || !cols.is_multiple_of(2) {
-            return Err(error::shape("swiglu", &[rows, (cols + 1).max(2)], &[rows, cols]));
-        }
+        gated::check(self.shape(gate_up))?;
         self.apply(Box::new(SwiGlu), &[gate_up])
     }
 }

@@ -9,6 +9,7 @@ mod causality;
 mod check;
 mod extremes;
 mod gradients;
+mod infer;
 mod memory;
 mod reference;
 mod sink;
