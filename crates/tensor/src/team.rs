@@ -120,7 +120,7 @@ impl Team {
         let mut spins = 0u32;
         while inside != 0 {
             spins += 1;
-            if spins % 4096 == 0 {
+            if spins.is_multiple_of(4096) {
                 thread::yield_now()
             } else {
                 std::hint::spin_loop()
@@ -146,7 +146,9 @@ fn member(shared: &Shared, index: usize) {
             }
             spins += 1;
             std::hint::spin_loop();
-            if spins % 256 == 0 && idle_since.get_or_insert_with(Instant::now).elapsed() > SPIN {
+            if spins.is_multiple_of(256)
+                && idle_since.get_or_insert_with(Instant::now).elapsed() > SPIN
+            {
                 shared.parked[index].store(true, SeqCst);
                 while shared.epoch.load(SeqCst) == seen && !shared.stop.load(SeqCst) {
                     thread::park();

@@ -314,7 +314,7 @@ struct ForwardScratch {
     scores: Tensor,
     probs: Tensor,
     sums: Tensor,
-    strips: Vec<i32>,
+    room: Vec<i32>,
 }
 
 /// `[B T, H E]` in the operand format, and the log-sum-exp of every query `[B H, T]`.
@@ -351,7 +351,7 @@ pub(crate) fn forward(
                 scores: workspace(device, QUERIES, KEYS, Format::F32)?,
                 probs: workspace(device, QUERIES, KEYS, compute.format())?,
                 sums: workspace(device, QUERIES, s.head_dim, Format::F32)?,
-                strips: Vec::new(),
+                room: Vec::new(),
             })
         };
         with_scratch(device, s.batch * s.kv_heads, make, |scratch, task| {
@@ -393,7 +393,7 @@ fn forward_task<A: Element>(
                 product_serial(
                     engine,
                     Left::Rows(queries),
-                    &mut scratch.strips,
+                    &mut scratch.room,
                     &keys.part(s.head_dim, count),
                     scores,
                     Store::Set,
@@ -424,7 +424,7 @@ fn forward_task<A: Element>(
                 product_serial(
                     engine,
                     Left::Rows(probs),
-                    &mut scratch.strips,
+                    &mut scratch.room,
                     &values.part(count, s.head_dim),
                     Out::tensor(&mut scratch.sums),
                     store,
@@ -460,7 +460,7 @@ struct BackwardScratch {
     dvalues: Tensor,
     queries: TilePanels,
     grads: TilePanels,
-    strips: Vec<i32>,
+    room: Vec<i32>,
 }
 
 /// Gradients of `qkv` (its format) and of the prefix's keys and values (f32), if there is one.
@@ -514,7 +514,7 @@ pub(crate) fn backward(
                 dvalues: workspace(device, all_keys, s.head_dim, Format::F32)?,
                 queries: TilePanels::new(&engine, 1, s.head_dim)?,
                 grads: TilePanels::new(&engine, 1, s.head_dim)?,
-                strips: Vec::new(),
+                room: Vec::new(),
             })
         };
         with_scratch(device, s.batch * s.kv_heads, make, |scratch, task| {
@@ -576,7 +576,7 @@ fn backward_task<A: Element>(
                 product_serial(
                     engine,
                     Left::Rows(queries),
-                    &mut scratch.strips,
+                    &mut scratch.room,
                     &keys_by_lane[i].part(e, count),
                     Out::tensor(&mut scratch.scores),
                     Store::Set,
@@ -584,7 +584,7 @@ fn backward_task<A: Element>(
                 product_serial(
                     engine,
                     Left::Rows(douts),
-                    &mut scratch.strips,
+                    &mut scratch.room,
                     &values_by_lane[i].part(e, count),
                     Out::tensor(&mut scratch.dprobs),
                     Store::Set,
@@ -607,7 +607,7 @@ fn backward_task<A: Element>(
                 product_serial(
                     engine,
                     Left::Columns(probs),
-                    &mut scratch.strips,
+                    &mut scratch.room,
                     &grad_panels,
                     dvalues,
                     Store::Add,
@@ -616,7 +616,7 @@ fn backward_task<A: Element>(
                 product_serial(
                     engine,
                     Left::Columns(dscores),
-                    &mut scratch.strips,
+                    &mut scratch.room,
                     &query_panels,
                     dkeys,
                     Store::Add,
@@ -625,7 +625,7 @@ fn backward_task<A: Element>(
                 product_serial(
                     engine,
                     Left::Rows(dscores),
-                    &mut scratch.strips,
+                    &mut scratch.room,
                     &keys[i].part(count, e),
                     Out::tensor(&mut scratch.dqueries),
                     store,

@@ -90,8 +90,8 @@ pub(crate) fn attend(
             // SAFETY: every row of every head belongs to one task.
             let (scores, sums, probs) = unsafe { (scores.slice(at * stride, count * stride), sums.slice(at * e, count * e), probs.slice(at * stride, count * stride)) };
             let queries = qkv.view().window(first, count, head * e, e);
-            let mut strips = Vec::new();
-            product_serial(engine, Left::Rows(queries), &mut strips, &cache.keys[kv].head(e, seen), Out::slice(scores, stride), Store::Set);
+            let mut room = Vec::new();
+            product_serial(engine, Left::Rows(queries), &mut room, &cache.keys[kv].head(e, seen), Out::slice(scores, stride), Store::Set);
             let mut factors = [0f32; ROWS];
             for i in 0..count {
                 let visible = cache.held + first + i + 1;
@@ -99,7 +99,7 @@ pub(crate) fn attend(
                 factors[i] = softmax_row(device.level(), scores, visible, scale, probs);
             }
             let left = View::new(probs, count, seen, stride);
-            product_serial(engine, Left::Rows(left), &mut strips, &cache.values[kv].head(seen, e), Out::slice(sums, e), Store::Set);
+            product_serial(engine, Left::Rows(left), &mut room, &cache.values[kv].head(seen, e), Out::slice(sums, e), Store::Set);
             for i in 0..count {
                 let row = &mut sums[i * e..][..e];
                 scale_row(device.level(), row, factors[i]);

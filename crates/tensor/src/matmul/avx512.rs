@@ -3,7 +3,7 @@
 //! A step of the tile multiplies one *word* per row with 32 words of a panel: a word is one f32, or
 //! two bf16 neighbours along k for `vdpbf16ps`. Twelve rows and two vectors use 24 accumulators, which
 //! hides the latency of both pipes; the row words come from memory as broadcasts.
-//! Layouts (in words): panel `[k][32]`; strip of a transposed left operand `[k][12]`.
+//! A panel is `[k][32]` words; a transposed left operand comes as panels too, twelve columns at a time.
 
 #![allow(unsafe_code)]
 
@@ -21,9 +21,9 @@ pub(super) const NR: usize = 32;
 #[derive(Clone, Copy)]
 pub(super) struct Words {
     pub(super) start: *const u8,
-    /// Bytes from a row to the next; strips have one word.
+    /// Bytes from a row to the next; one word in a panel.
     pub(super) row: usize,
-    /// Whether the words of a row lie side by side (else they are strips of 12).
+    /// Whether the words of a row lie side by side; else they are columns of a panel.
     pub(super) direct: bool,
 }
 
@@ -146,7 +146,7 @@ unsafe fn tile<const ROWS: usize, const DIRECT: bool, const BF16: bool>(
     // SAFETY: see `run_tile`.
     unsafe {
         let mut sum = [[_mm512_setzero_ps(); 2]; ROWS];
-        let step = if DIRECT { 4 } else { MR * 4 };
+        let step = if DIRECT { 4 } else { NR * 4 };
         let stride = if DIRECT { a.row } else { 4 };
         let mut left = a.start;
         let mut right = panel.cast::<f32>();
@@ -227,20 +227,6 @@ fn round(value: __m512) -> __m256i {
     unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(value)) }
 }
 
-/// Sixteen values of a row as bf16 in the low halves of sixteen words.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn widened_bf16(view: &View<'_>, row: usize, col: usize, mask: __mmask16) -> __m512i {
-    // SAFETY: masked lanes touch no memory, the others lie inside the view.
-    unsafe {
-        let at = view.at(row, col);
-        _mm512_cvtepu16_epi32(match view.format {
-            Format::F32 => round(_mm512_maskz_loadu_ps(mask, at.cast())),
-            Format::Bf16 => _mm256_maskz_loadu_epi16(mask, at.cast()),
-        })
-    }
-}
-
 /// Sixteen values of a row as f32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -257,60 +243,57 @@ unsafe fn widened_f32(view: &View<'_>, row: usize, col: usize, mask: __mmask16) 
     }
 }
 
-/// Packs columns `col..col + lanes` of the source `[k, n]` as words `[k][width]`; lanes past the end are 0.
+/// Packs columns `col..col + count` of the source `[k, n]` as words `[k][32]`; lanes past the end are 0.
 ///
 /// # Safety
-/// The machine has AVX-512, and BF16 for [`Compute::Bf16`]; `dst` holds `words(k) * width` words.
+/// The machine has AVX-512, and BF16 for [`Compute::Bf16`]; `dst` holds `words(k) * 32` words.
 pub(super) unsafe fn pack_columns(
     compute: Compute,
     source: View<'_>,
     col: usize,
     count: usize,
-    width: usize,
     dst: *mut i32,
 ) {
     // SAFETY: passed on from the caller.
     unsafe {
         match compute {
-            Compute::F32 => columns_f32(source, col, count, width, dst),
-            Compute::Bf16 => columns_bf16(source, col, count, width, dst),
+            Compute::F32 => columns_f32(source, col, count, dst),
+            Compute::Bf16 => columns_bf16(source, col, count, dst),
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn columns_f32(source: View<'_>, col: usize, count: usize, width: usize, dst: *mut i32) {
-    for lane in (0..width).step_by(16) {
-        let read = lanes(count.saturating_sub(lane));
-        let write = lanes(width - lane);
-        for t in 0..source.rows {
-            // SAFETY: masks keep every access inside the view and the panel.
-            unsafe {
-                let v = widened_f32(&source, t, col + lane, read);
-                _mm512_mask_storeu_epi32(dst.add(t * width + lane), write, v);
-            }
+unsafe fn columns_f32(source: View<'_>, col: usize, count: usize, dst: *mut i32) {
+    let (low, high) = (lanes(count), lanes(count.saturating_sub(16)));
+    for t in 0..source.rows {
+        // SAFETY: masks keep the reads inside the row, and the panel has 32 words for it.
+        unsafe {
+            let to = dst.add(t * NR);
+            _mm512_storeu_epi32(to, widened_f32(&source, t, col, low));
+            _mm512_storeu_epi32(to.add(16), widened_f32(&source, t, col + 16, high));
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn columns_bf16(source: View<'_>, col: usize, count: usize, width: usize, dst: *mut i32) {
-    // SAFETY: masks keep every access inside the view and the panel.
+unsafe fn columns_bf16(source: View<'_>, col: usize, count: usize, dst: *mut i32) {
+    // Word i takes value i of both rows.
+    let pairs: [i16; 64] = std::array::from_fn(|i| (i / 2 + i % 2 * 32) as i16);
+    // SAFETY: 64 indices; masks keep the reads inside the rows; the panel has 32 words for each pair.
     unsafe {
-        let k = source.rows;
-        for lane in (0..width).step_by(16) {
-            let read = lanes(count.saturating_sub(lane));
-            let write = lanes(width - lane);
-            for t in 0..k / 2 {
-                let low = widened_bf16(&source, 2 * t, col + lane, read);
-                let high = widened_bf16(&source, 2 * t + 1, col + lane, read);
-                let v = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
-                _mm512_mask_storeu_epi32(dst.add(t * width + lane), write, v);
-            }
-            if k % 2 == 1 {
-                let v = widened_bf16(&source, k - 1, col + lane, read);
-                _mm512_mask_storeu_epi32(dst.add(k / 2 * width + lane), write, v);
-            }
+        let low = _mm512_loadu_epi16(pairs.as_ptr());
+        let high = _mm512_loadu_epi16(pairs.as_ptr().add(32));
+        for t in (0..source.rows).step_by(2) {
+            let first = pair_words(&source, t, col, count);
+            let second = if t + 1 < source.rows {
+                pair_words(&source, t + 1, col, count)
+            } else {
+                _mm512_setzero_si512()
+            };
+            let to = dst.add(t / 2 * NR);
+            _mm512_storeu_epi32(to, _mm512_permutex2var_epi16(first, low, second));
+            _mm512_storeu_epi32(to.add(16), _mm512_permutex2var_epi16(first, high, second));
         }
     }
 }
@@ -338,7 +321,7 @@ unsafe fn rows_f32(rows: &[View<'_>], k: usize, dst: *mut i32) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 unsafe fn rows_bf16(rows: &[View<'_>], k: usize, dst: *mut i32) {
     // SAFETY: as above.
-    unsafe { transposed(rows, k, 2, dst, |row, col| pair_words(row, col, k - col)) }
+    unsafe { transposed(rows, k, 2, dst, |row, col| pair_words(row, 0, col, k - col)) }
 }
 
 /// Fills a panel block by block of 16 x 16 words; `read` gives sixteen words of a row from a column on.
@@ -371,11 +354,11 @@ unsafe fn transposed(
 /// Up to 32 neighbours of a row as sixteen words of two bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn pair_words(row: &View<'_>, col: usize, left: usize) -> __m512i {
+unsafe fn pair_words(view: &View<'_>, row: usize, col: usize, left: usize) -> __m512i {
     // SAFETY: masked lanes touch no memory.
     unsafe {
-        let at = row.at(0, col);
-        match row.format {
+        let at = view.at(row, col);
+        match view.format {
             Format::F32 => {
                 let low = _mm512_maskz_loadu_ps(lanes(left), at.cast());
                 let high = _mm512_maskz_loadu_ps(

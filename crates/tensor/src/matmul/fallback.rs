@@ -7,7 +7,8 @@
 
 use half::bf16;
 
-use super::{Compute, Engine, Left, Out, Panels, Right, Store, find, round_to};
+use super::panels::{find, round_to};
+use super::{Compute, Engine, Left, Out, Panels, Right, Store};
 use crate::Error;
 use crate::tensor::{Element, Format, Shared, View};
 

@@ -1,5 +1,8 @@
+use half::bf16;
+use smidgen_codec::{Ledger, Tag};
+
 use super::*;
-use smidgen_codec::Ledger;
+use crate::tensor::View;
 
 fn numbers(len: usize, seed: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
