@@ -1,34 +1,82 @@
 //! The verbs and what is common to them.
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
+use tracing::Level;
 
-use crate::commands::bench;
+use crate::commands::{bench, generate, runs, train};
 
 /// Train, fine-tune and link language models on a byte budget.
 #[derive(Debug, Parser)]
-#[command(name = "smidgen", version, arg_required_else_help = true)]
+#[command(
+    name = "smidgen",
+    version,
+    arg_required_else_help = true,
+    propagate_version = true,
+    after_help = "Example:\n  smidgen train .\n  \
+        smidgen generate runs/NAME --prompt \"Once upon a time\"\n\n\
+        Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 unreadable input,\n\
+        4 budget cannot be met, 130 interrupted and saved"
+)]
 pub(crate) struct Cli {
+    /// Say more on standard error; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Train(train::Args),
+    Generate(generate::Args),
+    Runs(runs::Args),
     Bench(bench::Args),
 }
 
-/// Reads the command line; help and usage errors end the process here, with code 0 or 2.
-pub(crate) fn parse() -> Result<Cli> {
-    Ok(Cli::parse())
+/// Sends what the libraries log to standard error.
+pub(crate) fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => Level::WARN,
+        1 => Level::INFO,
+        _ => Level::DEBUG,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    log.with_target(false).without_time().init();
 }
 
-/// Runs what was asked for.
+/// Runs what was asked for, and gives the exit code.
 ///
 /// # Errors
 /// Whatever the command says.
-pub(crate) fn run(cli: Cli) -> Result<()> {
+pub(crate) fn run(cli: Cli) -> Result<u8> {
     match cli.verb {
-        Verb::Bench(args) => bench::run(args),
+        Verb::Train(args) => return train::run(args),
+        Verb::Generate(args) => generate::run(args)?,
+        Verb::Runs(args) => runs::run(args)?,
+        Verb::Bench(args) => bench::run(args)?,
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn options_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_does_something_shows_an_example() {
+        fn check(command: &clap::Command) {
+            let leaf = command.get_subcommands().next().is_none();
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!leaf || after.starts_with("Example"), "`{}`", command.get_name());
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 }

@@ -1,6 +1,12 @@
-//! How a failure becomes a message and an exit code.
+//! How a failure becomes a message and an exit code. This is the one place that knows the codes.
 
-use std::process::ExitCode;
+use std::error::Error as StdError;
+
+use smidgen_data::Error as Data;
+use smidgen_model::Error as Model;
+use smidgen_optim::Error as Optim;
+use smidgen_store::Error as Store;
+use smidgen_train::Error as Train;
 
 use crate::out;
 
@@ -8,57 +14,186 @@ use crate::out;
 pub(crate) const FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
 pub(crate) const USAGE: u8 = 2;
+/// What was to be read cannot be.
+pub(crate) const UNREADABLE: u8 = 3;
+/// The plan does not fit into what it may use.
+pub(crate) const OVER_BUDGET: u8 = 4;
+/// Stopped by a signal, with everything saved.
+pub(crate) const INTERRUPTED: u8 = 130;
 
-/// A command line that cannot be done, found after it was parsed.
+/// A failure that the command line itself found, with its code.
 #[derive(Debug)]
-pub(crate) struct Usage(pub(crate) String);
+pub(crate) struct Fault {
+    code: u8,
+    text: String,
+}
 
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+impl Fault {
+    /// A command line that cannot be done, found after it was parsed.
+    pub(crate) fn usage(text: impl Into<String>) -> Fault {
+        Fault { code: USAGE, text: text.into() }
+    }
+
+    /// Input that is named on the command line and cannot be read.
+    pub(crate) fn unreadable(text: impl Into<String>) -> Fault {
+        Fault { code: UNREADABLE, text: text.into() }
     }
 }
 
-impl std::error::Error for Usage {}
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for Fault {}
 
 /// Prints an error and what it came from, and gives the code that says which kind it was.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    out::note(format_args!("error: {error:#}"));
-    ExitCode::from(code(error))
+pub(crate) fn report(error: &anyhow::Error) -> u8 {
+    out::note(format_args!("error: {}", message(error)));
+    code(error)
+}
+
+/// Every cause once: many messages already hold those they came from.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// The exit code of an error: the first cause whose kind is known decides.
 fn code(error: &anyhow::Error) -> u8 {
-    error.chain().find_map(known).unwrap_or(FAILED)
+    // As a context, a fault is not among the causes that `chain` shows by type.
+    let fault = error.downcast_ref::<Fault>().map(|fault| fault.code);
+    fault.or_else(|| error.chain().find_map(known)).unwrap_or(FAILED)
 }
 
-fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    use smidgen_model::Error as Model;
-    use smidgen_optim::Error as Optim;
-    if cause.is::<Usage>() {
-        return Some(USAGE);
-    }
-    if let Some(error) = cause.downcast_ref::<Model>() {
-        return matches!(error, Model::Spec { .. } | Model::Sampling { .. }).then_some(USAGE);
-    }
-    if let Some(error) = cause.downcast_ref::<Optim>() {
-        return matches!(error, Optim::Policy { .. } | Optim::Value { .. }).then_some(USAGE);
-    }
-    None
+fn known(cause: &(dyn StdError + 'static)) -> Option<u8> {
+    let train = cause.downcast_ref::<Train>().map(train);
+    train
+        .or_else(|| cause.downcast_ref::<Data>().map(data))
+        .or_else(|| cause.downcast_ref::<Store>().map(store))
+        .or_else(|| cause.downcast_ref::<Model>().map(model))
+        .or_else(|| cause.downcast_ref::<Optim>().map(optim))
 }
 
-/// A panic is our mistake: says so in three lines, without a backtrace in a person's face.
+fn train(error: &Train) -> u8 {
+    match error {
+        Train::Store(error) => store(error),
+        Train::Data(error) => data(error),
+        Train::Model(error) => model(error),
+        Train::Optim(error) => optim(error),
+        Train::Value { .. }
+        | Train::NoSource
+        | Train::UnknownPreset { .. }
+        | Train::ConfigChanged { .. } => USAGE,
+        Train::Foreign { .. } => UNREADABLE,
+        Train::OverBudget { .. } => OVER_BUDGET,
+        _ => FAILED,
+    }
+}
+
+fn data(error: &Data) -> u8 {
+    match error {
+        Data::Store(error) => store(error),
+        Data::Glob { .. } | Data::Range { .. } | Data::TooFewTokens { .. } => USAGE,
+        Data::Tokenize { .. } | Data::Worker { .. } => FAILED,
+        _ => UNREADABLE,
+    }
+}
+
+fn store(error: &Store) -> u8 {
+    match error {
+        Store::Io { action: "read" | "open", .. }
+        | Store::Missing { .. }
+        | Store::Corrupt { .. }
+        | Store::NotARun { .. }
+        | Store::NoCheckpoint { .. }
+        | Store::Tensor { .. } => UNREADABLE,
+        Store::RunExists { .. }
+        | Store::NotEmpty { .. }
+        | Store::Toml { .. }
+        | Store::UnknownKey { .. }
+        | Store::MissingKey { .. }
+        | Store::Value { .. }
+        | Store::Invalid { .. }
+        | Store::Set { .. }
+        | Store::Bytes { .. }
+        | Store::Which { .. } => USAGE,
+        _ => FAILED,
+    }
+}
+
+fn model(error: &Model) -> u8 {
+    if matches!(error, Model::Tensor(_)) { FAILED } else { USAGE }
+}
+
+fn optim(error: &Optim) -> u8 {
+    match error {
+        Optim::Tensor(_) | Optim::NotFinite { .. } | Optim::Twice { .. } => FAILED,
+        Optim::MissingState { .. }
+        | Optim::UnknownState { .. }
+        | Optim::SavedFormat { .. }
+        | Optim::SavedShape { .. }
+        | Optim::SavedBytes { .. } => UNREADABLE,
+        _ => USAGE,
+    }
+}
+
+/// A panic is our mistake: says so in two lines, without a backtrace in a person's face.
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or(String::new(), |at| format!(" at {at}"));
         let said = info.payload();
-        let said =
-            said.downcast_ref::<&str>().copied().or(said.downcast_ref::<String>().map(|s| &**s));
-        let what = said.unwrap_or("no message");
+        let text = said.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| said.downcast_ref::<String>().map(String::as_str));
         out::note(format_args!(
-            "error: this is a bug in smidgen, not in your input: {what}{place}\n  \
-             hint: please report the command, this message and `smidgen --version`"
+            "error: this is a bug in smidgen, not in your input: {}{place}\n  \
+             hint: please report this message, the command and the output of `smidgen --version`",
+            text.unwrap_or("no message")
         ));
         std::process::exit(i32::from(FAILED));
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io(action: &'static str) -> Store {
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        Store::Io { action, path: "x".into(), source }
+    }
+
+    #[test]
+    fn every_kind_has_its_code_however_deep_it_lies() {
+        let over = Train::OverBudget { needed_bytes: 2, limit_bytes: 1 };
+        let cases: Vec<(anyhow::Error, u8)> = vec![
+            (anyhow::anyhow!("whatever"), FAILED),
+            (Fault::usage("x").into(), USAGE),
+            (anyhow::anyhow!("x").context(Fault::unreadable("y")), UNREADABLE),
+            (Train::NoSource.into(), USAGE),
+            (Train::from(Data::from(io("read"))).into(), UNREADABLE),
+            (Train::from(io("write")).into(), FAILED),
+            (anyhow::Error::from(over).context("while planning"), OVER_BUDGET),
+            (Data::Missing { path: "x".into() }.into(), UNREADABLE),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(code(&error), expected, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::Error::from(Train::from(io("read"))).context("no run");
+        let text = message(&error);
+        assert_eq!(text.matches("permission denied").count(), 1, "{text}");
+        assert!(text.starts_with("no run: cannot read x"), "{text}");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! What a person types, sees and can stop. It is not a place for arithmetic or decisions: every
 //! command reads options, calls one library crate and shows what came back. Data goes to standard
-//! output, everything else to standard error.
+//! output, logs and errors to standard error.
 //!
 //! Read first: [`cli::Cli`] (the verbs), [`out::Table`] (how figures are shown) and [`exit::report`]
 //! (how a failure becomes a message and a code).
@@ -10,15 +10,17 @@
 mod cli;
 mod commands;
 mod exit;
-mod machine;
 mod out;
+mod signals;
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
 fn main() -> ExitCode {
     exit::install_panic_hook();
-    match cli::parse().and_then(cli::run) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&error),
-    }
+    // Help and usage errors end the process here, with code 0 or 2.
+    let cli = cli::Cli::parse();
+    cli::log_to_stderr(cli.verbose);
+    ExitCode::from(cli::run(cli).unwrap_or_else(|error| exit::report(&error)))
 }

@@ -45,12 +45,18 @@ pub(crate) fn note(text: impl Display) {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    left: bool,
 }
 
 impl Table {
     /// A table with a heading; columns after the first are aligned to the right.
     pub(crate) fn new(heading: &[&str]) -> Table {
-        Table { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()] }
+        Table { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()], left: false }
+    }
+
+    /// Aligns every column to the left: for texts.
+    pub(crate) fn left(self) -> Table {
+        Table { left: true, ..self }
     }
 
     /// Adds a row.
@@ -69,7 +75,11 @@ impl Display for Table {
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let lines = self.rows.iter().map(|row| {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-                if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                if column == 0 || self.left {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
             });
             format!("  {}", cells.collect::<Vec<_>>().join("  ")).trim_end().to_string()
         });
@@ -77,20 +87,7 @@ impl Display for Table {
     }
 }
 
-/// Bytes as a person reads them.
-pub(crate) fn bytes(count: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
-}
-
 /// A count with a thin separation of thousands: `1 234 567`.
-#[allow(dead_code)]
 pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
     let first = digits.len() % 3;
@@ -109,9 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_and_counts_read_well() {
-        assert_eq!([bytes(0), bytes(1023), bytes(1536)], ["0 B", "1023 B", "1.5 KiB"]);
-        assert_eq!(bytes(5 << 30), "5.0 GiB");
+    fn counts_read_well() {
         assert_eq!([count(7), count(999), count(1000)], ["7", "999", "1 000"]);
         assert_eq!([count(123_456), count(1_234_567)], ["123 456", "1 234 567"]);
     }

@@ -1,3 +1,7 @@
-//! One file per verb.
+//! One file or folder per verb.
 
 pub(crate) mod bench;
+pub(crate) mod generate;
+pub(crate) mod runs;
+mod stop;
+pub(crate) mod train;

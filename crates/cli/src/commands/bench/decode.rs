@@ -6,10 +6,11 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 use smidgen_model::Session;
+use smidgen_train::{cpu_name, peak_rss_bytes};
 
 use super::limits::{Limits, share};
 use super::shape::{Shape, median};
-use crate::{machine, out};
+use crate::out;
 
 /// Readings of the prompt; the median counts.
 const PREFILLS: usize = 7;
@@ -83,9 +84,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         decode_tokens_per_s: 1.0 / decode_s,
         decode_ms: 1e3 * decode_s,
         weight_bytes: values * shape.mode.compute().format().bytes(),
-        peak_rss_mib: machine::peak_rss_mib(),
+        peak_rss_mib: peak_rss_bytes() as f64 / f64::from(1 << 20),
         kernels: device.level().name(),
-        cpu: machine::cpu_name(),
+        cpu: cpu_name(),
         limits,
     };
     if args.json { out::json(&report) } else { show(&report, spec.train_flop_per_token(0) / 3.0) }

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use smidgen_tensor::probe::{Kind, copy_rate, register_rate};
 use smidgen_tensor::{Level, Team};
+use smidgen_train::cpu_name;
 
-use crate::{machine, out};
+use crate::out;
 
 /// Copy bandwidth and peak rates of register loops, on one thread and on all.
 #[derive(Debug, clap::Args)]
@@ -85,7 +86,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if args.json {
         return out::json(&limits);
     }
-    let (level, cpu) = (Level::detect().name(), machine::cpu_name());
+    let (level, cpu) = (Level::detect().name(), cpu_name());
     out::line(format_args!("limits, {} threads, {level}, {cpu}\n", args.threads))?;
     let mut table = out::Table::new(&["what", "one thread", "all threads"]);
     let mut row = |what: &str, rate: Option<Rate>, unit: &str| {

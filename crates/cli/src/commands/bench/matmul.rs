@@ -5,9 +5,10 @@ use serde::Serialize;
 use smidgen_codec::Ledger;
 use smidgen_tensor::probe::product_rate;
 use smidgen_tensor::{Compute, Device};
+use smidgen_train::cpu_name;
 
 use super::limits::{Limits, share};
-use crate::{machine, out};
+use crate::out;
 
 /// Large matrix products, beside the register-loop rate.
 #[derive(Debug, clap::Args)]
@@ -75,7 +76,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         }
     }
     let (rows, cols, depth) = (args.rows, args.cols, args.depth);
-    let cpu = machine::cpu_name();
+    let cpu = cpu_name();
     let report = Report { rows, cols, depth, kernels, cpu, products, limits };
     if args.json { out::json(&report) } else { show(&report) }
 }

@@ -8,13 +8,15 @@ use clap::ValueEnum;
 use serde::Serialize;
 use smidgen_codec::Tag;
 use smidgen_optim::{Clip, GradMode, GradPolicy};
+use smidgen_store::Bytes;
 use smidgen_tensor::Keep;
+use smidgen_train::{cpu_name, peak_rss_bytes};
 
 use super::limits::{Limits, share};
 use super::shape::{Shape, median};
 use super::stepper::{Stepper, Timing};
-use crate::exit::Usage;
-use crate::{machine, out};
+use crate::exit::Fault;
+use crate::out;
 
 /// Steps that are not counted: pages are touched and panels are made for the first time.
 const WARM_UP: usize = 3;
@@ -119,7 +121,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let policy = args.policy()?;
     if args.steps <= WARM_UP {
         let got = args.steps;
-        return Err(Usage(format!("`steps`: expected more than {WARM_UP}, got {got}")).into());
+        return Err(
+            Fault::usage(format!("`steps`: expected more than {WARM_UP}, got {got}")).into()
+        );
     }
     let limits = if args.no_limits { None } else { Some(Limits::of_child(args.shape.threads)?) };
     let mut stepper = Stepper::new(&args.shape, policy, args.keep(), args.logits_mib << 20)?;
@@ -151,7 +155,7 @@ fn report(
         tokens_per_s: tokens as f64 / step_s,
         step_ms: 1e3 * step_s,
         split_ms: Split::new(counted),
-        peak_rss_mib: machine::peak_rss_mib(),
+        peak_rss_mib: peak_rss_bytes() as f64 / f64::from(1 << 20),
         bytes: Tag::ALL.iter().map(|tag| (tag.name(), ledger.peak_bytes(*tag))).collect(),
         total_bytes: ledger.total_peak_bytes(),
         grad: policy.grad,
@@ -160,7 +164,7 @@ fn report(
         loss_first: loss(timings.first()),
         loss_last: loss(timings.last()),
         kernels: stepper.device.level().name(),
-        cpu: machine::cpu_name(),
+        cpu: cpu_name(),
         ops_ms: ops.collect(),
         step_flop: tokens as f64 * stepper.spec().train_flop_per_token(args.shape.context),
         limits,
@@ -205,9 +209,9 @@ fn show(args: &Args, report: &Report) -> Result<()> {
     out::line("")?;
     let mut table = out::Table::new(&["bytes", "peak"]);
     for (tag, bytes) in report.bytes.iter().filter(|(_, bytes)| **bytes > 0) {
-        table.row([tag.to_string(), out::bytes(*bytes as u64)]);
+        table.row([tag.to_string(), Bytes(*bytes as u64).to_string()]);
     }
-    table.row(["together".to_string(), out::bytes(report.total_bytes as u64)]);
+    table.row(["together".to_string(), Bytes(report.total_bytes as u64).to_string()]);
     out::line(table)?;
     out::line("")?;
     let Report { tokens_per_s, peak_rss_mib, .. } = report;

@@ -1,0 +1,131 @@
+//! `train`: from a folder or a configuration to a run directory, and on from one.
+
+mod screen;
+mod tables;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use smidgen_store::Bytes;
+use smidgen_train::{Changes, Config, Context, Machine, Status, dry_run, fresh_run_dir, resume};
+
+use self::screen::Screen;
+use crate::exit::INTERRUPTED;
+use crate::{out, signals};
+
+pub(super) use self::tables::{outcome, shown};
+
+/// Where runs go that name no folder.
+pub(super) const RUNS: &str = "runs";
+
+/// Train a language model on a folder of code or text, or go on with a run.
+///
+/// PATH is a folder, a text file or a .jsonl file with a `text` field; everything else is automatic. A .toml
+/// file is a configuration. The run directory keeps tokenizer, data, checkpoints and metrics.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  smidgen train .\n  \
+    smidgen train notes/ --out runs/notes --max-minutes 10\n  \
+    smidgen train config.toml --set train.steps=500 --set optim.rest.lr=1e-3\n  \
+    smidgen train --resume runs/notes\n\n\
+    Ctrl-C finishes the step and saves (exit code 130); a second one ends at once.")]
+pub(crate) struct Args {
+    /// A folder or file of text, or a configuration
+    #[arg(value_name = "PATH|CONFIG", required_unless_present = "resume")]
+    source: Option<PathBuf>,
+    /// Go on with this run; a finished one stays as it is
+    #[arg(long, value_name = "RUN_DIR", conflicts_with_all = ["source", "out", "dry_run", "include"])]
+    resume: Option<PathBuf>,
+    /// Go on although the configuration changed
+    #[arg(long = "override", requires = "resume")]
+    override_config: bool,
+    /// The run directory, new or empty [default: runs/NAME, after the source]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// End by the clock, after the step that passes it
+    #[arg(long, value_name = "M")]
+    max_minutes: Option<f64>,
+    /// End after this step
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u64>,
+    /// Compute threads [default: all this process may use]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// What the run may take in all, such as 2GiB [default: three quarters of the memory]
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<Bytes>,
+    /// Take files that the rules would skip; may be repeated
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// Set a key of the configuration; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Show the plan and its bytes, write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one object on one line at the end; everything else goes to standard error
+    #[arg(long)]
+    json: bool,
+}
+
+/// Gives the exit code: 0, or 130 when it was interrupted and saved.
+pub(crate) fn run(args: Args) -> Result<u8> {
+    let stop = signals::stop_flag()?;
+    let mut screen = Screen::new(args.json, stop.clone());
+    let outcome = match (&args.resume, &args.source) {
+        (Some(run), _) => {
+            let changes = Changes { sets: args.changes(), override_config: args.override_config };
+            resume(run, &changes, Context::new(&mut screen, &stop))
+        }
+        (None, source) => {
+            let source = source.clone().unwrap_or_default();
+            let config = args.config(&source)?;
+            if args.dry_run {
+                return plan(&args, &config, &mut screen);
+            }
+            let fresh = || fresh_run_dir(Path::new(RUNS), &source);
+            let dir = args.out.clone().unwrap_or_else(fresh);
+            smidgen_train::train(&config, &dir, Context::new(&mut screen, &stop))
+        }
+    };
+    let shown = screen.finish();
+    let outcome = outcome?;
+    shown?;
+    if args.json {
+        out::json(&outcome)?;
+    }
+    Ok(if outcome.status == Status::Interrupted { INTERRUPTED } else { 0 })
+}
+
+fn plan(args: &Args, config: &Config, screen: &mut Screen) -> Result<u8> {
+    let plan = dry_run(config, Machine::detect(), screen);
+    screen.finish()?;
+    let plan = plan?;
+    if args.json {
+        out::json(&plan)?;
+    }
+    Ok(0)
+}
+
+impl Args {
+    /// The configuration as far as a person wrote it; options stand above keys.
+    fn config(&self, source: &Path) -> Result<Config> {
+        let mut config = Config::read(source, &self.sets)?;
+        config.threads = self.threads.or(config.threads);
+        config.memory = self.memory.or(config.memory);
+        config.train.max_minutes = self.max_minutes.or(config.train.max_minutes);
+        config.train.max_steps = self.max_steps.or(config.train.max_steps);
+        config.data.include.extend(self.include.iter().cloned());
+        Ok(config)
+    }
+
+    /// The same options as changes of a run's configuration.
+    fn changes(&self) -> Vec<String> {
+        let mut sets = self.sets.clone();
+        sets.extend(self.threads.map(|threads| format!("threads={threads}")));
+        sets.extend(self.memory.map(|memory| format!("memory={}", memory.0)));
+        // With a decimal point, because the key takes a fraction.
+        sets.extend(self.max_minutes.map(|minutes| format!("train.max_minutes={minutes:?}")));
+        sets.extend(self.max_steps.map(|steps| format!("train.max_steps={steps}")));
+        sets
+    }
+}
