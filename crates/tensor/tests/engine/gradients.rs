@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smidgen_tensor::{Keep, LinearSpec, RopeTable, Targets};
 
 use crate::check::{Case, Given, check, check_within, indices, normals};
-use crate::reference;
+use crate::reference::{self, Mat};
 use crate::small::Sizes;
 
 const EPS: f32 = 1e-5;
@@ -135,6 +135,42 @@ fn a_value_may_be_input_and_residual_at_once() {
         inputs: vec![Given::normal(6, [9, 20], 1.0)],
         build: Box::new(|tape, p, x| tape.linear(x[0], &LinearSpec::new([p[0]]), Some(x[0]))),
         reference: Box::new(|p, x| reference::linear(&x[0], &[&p[0]], &[None], Some(&x[0]))),
+    });
+}
+
+/// The residual's gradient is there before the norm's: the norm adds to it in place, also where it only copies.
+#[test]
+fn a_norm_of_heads_adds_to_a_gradient_that_is_there() {
+    check(&Case {
+        name: "head norm beside a residual".into(),
+        params: vec![Given::gain(1, 4), Given::normal(2, [13, 13], 0.3)],
+        inputs: vec![Given::normal(6, [9, 13], 1.0)],
+        build: Box::new(|tape, p, x| {
+            let h = tape.rms_norm_heads(x[0], p[0], EPS, 1..9)?;
+            tape.linear(h, &LinearSpec::new([p[1]]), Some(x[0]))
+        }),
+        reference: Box::new(|p, x| {
+            let h = reference::rms_norm(&x[0], &p[0], EPS, 1..9);
+            reference::linear(&h, &[&p[1]], &[None], Some(&x[0]))
+        }),
+    });
+}
+
+#[test]
+fn one_bias_may_be_used_twice() {
+    check(&Case {
+        name: "W (W x + b) + b".into(),
+        params: vec![Given::normal(1, [6, 6], 0.4), Given::normal(2, [1, 6], 1.0)],
+        inputs: vec![Given::normal(6, [9, 6], 1.0)],
+        build: Box::new(|tape, p, x| {
+            let spec = LinearSpec { weights: vec![p[0]], biases: vec![Some(p[1])] };
+            let h = tape.linear(x[0], &spec, None)?;
+            tape.linear(h, &spec, None)
+        }),
+        reference: Box::new(|p, x| {
+            let map = |x: &Mat| reference::linear(x, &[&p[0]], &[Some(&p[1])], None);
+            map(&map(&x[0]))
+        }),
     });
 }
 

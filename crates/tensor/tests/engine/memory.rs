@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use smidgen_codec::{Ledger, Tag};
 use smidgen_tensor::{
-    AttentionShape, Compute, Device, Error, GradSink, HeldGrads, Keep, Level, Param, ParamId,
-    Params, Role, Tape, Targets, Tensor,
+    AttentionShape, Compute, Device, Error, Format, GradSink, HeldGrads, Keep, Level, LinearSpec,
+    Param, ParamId, Params, Role, RopeTable, Tape, Targets, Tensor,
 };
 
-use crate::check::{indices, normals};
+use crate::check::{Given, indices, normals, params};
 use crate::small::{Sizes, Small};
 
 /// Drops each gradient as it comes.
@@ -120,8 +120,29 @@ fn all_bytes_but_the_weights_come_back() {
     }
 }
 
-/// After the forward pass a block leaves its matrices' results, not its cheap values; after the backward
-/// pass the tape has let go of everything.
+/// To the byte: of norm, product and activation only the product stays.
+#[test]
+fn a_block_keeps_no_value_that_is_cheap_to_make_again() {
+    for (keep, kept) in [(Keep::Values, 7 * 6 * 4), (Keep::Inputs, 0)] {
+        let device = Device::cpu(Ledger::new(), 1);
+        let (mut params, ids) =
+            params(&device, &[Given::gain(1, 5), Given::normal(2, [6, 5], 1.0)]);
+        let mut tape = Tape::training(&device, Compute::F32, &mut params);
+        let x = Tensor::zeros(device.pool(), Tag::Activations, [7, 5], Format::F32);
+        let x = tape.input(x.expect("memory"), true);
+        let out = tape.block(keep, &[x], move |tape, x| {
+            let h = tape.rms_norm(x[0], ids[0], 1e-5)?;
+            let h = tape.linear(h, &LinearSpec::new([ids[1]]), None)?;
+            let h = tape.swiglu(h)?;
+            Ok(vec![tape.rope(h, &Arc::new(RopeTable::new(2, 1, 1.0)), &[0; 7].into(), 0..2)?])
+        });
+        assert!(out.is_ok());
+        let (input, output) = (7 * 5 * 4, 7 * 3 * 4);
+        assert_eq!(device.ledger().live_bytes(Tag::Activations), input + kept + output);
+    }
+}
+
+/// The tape lets go of values and gradients as it goes back.
 #[test]
 fn the_way_back_frees_values_as_it_goes() {
     let mut small = small(Sizes { layers: 6, ..Sizes::SMALL });

@@ -88,7 +88,7 @@ fn attention_refuses_shapes_that_do_not_fit() {
     for bad in [shape(0, 2, 1), shape(4, 0, 1), shape(2, 1, 1), shape(1, 1, 0), shape(9, 9, 2)] {
         refused(|tape, _, x| tape.attention(x, bad, None, None));
     }
-    // What fits the columns, so that only the rest is wrong: 4 = (1 + 2) E does not divide, so a row of 12.
+    // A row of 12 fits these heads, so that only the rest is wrong.
     let wide = AttentionShape { heads: 4, kv_heads: 1, head_dim: 2, ..good };
     let qkv = |tape: &mut Tape<'_>, p: &[ParamId], x| {
         tape.linear(x, &LinearSpec::new([p[0], p[0]]), None).expect("it fits")
@@ -100,6 +100,12 @@ fn attention_refuses_shapes_that_do_not_fit() {
             tape.attention(x, wide, Some(&bad), None)
         });
     }
+    // Sequences of one token: the second cannot begin at a place of the first.
+    let two = AttentionShape { batch: 5, tokens: 1, ..wide };
+    refused(|tape, p, x| {
+        let x = qkv(tape, p, x);
+        tape.attention(x, two, Some(&starts(&[0, 1, 0, 0, 0])), None)
+    });
     refused(|tape, p, x| {
         let x = qkv(tape, p, x);
         tape.attention(x, AttentionShape { prefix: 2, ..wide }, None, None)
