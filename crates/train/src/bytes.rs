@@ -68,21 +68,26 @@ fn packed(load: &Load<'_>) -> usize {
 
 /// Wide enough for sizes that no machine has: those are refused by their sum.
 fn activations(load: &Load<'_>) -> u128 {
-    let (spec, n, b) = (load.spec, load.tokens, load.operand);
-    let heads = spec.heads * spec.head_dim;
-    let stream = 4 * spec.width;
-    let block = 2 * stream + b * (spec.qkv_cols() + heads + 2 * spec.ffn) + 4 * spec.heads;
-    // Gradients of stream, gates and their product, and the product made again.
-    let back = 2 * stream + b * (spec.width + 4 * spec.ffn);
-    let ends = stream + 2 * b * spec.width;
-    let kept = if load.recompute { spec.layers * stream + block } else { spec.layers * block };
-    n as u128 * (kept + back + ends) as u128
+    let (spec, b) = (load.spec, load.operand);
+    let (stream, qkv) = (4 * spec.width, b * spec.qkv_cols());
+    let heads = b * spec.heads * spec.head_dim + 4 * spec.heads;
+    // Each normalisation of queries or keys leaves the rows it came from.
+    let copies = if spec.qk_norm { 3 } else { 1 };
+    let block = 2 * stream + copies * qkv + heads + 2 * b * spec.ffn;
+    // Gradients of the gates and of their product, and the product made again.
+    let back = (4 * b * spec.ffn).max(2 * qkv + heads);
+    let kept = if load.recompute {
+        (spec.layers + 2) * stream + block
+    } else {
+        spec.layers * block + stream
+    };
+    load.tokens as u128 * (kept + back) as u128
 }
 
+/// Logits, their gradient and the packed states, or the packed left operand of a weight's gradient.
 fn workspace(load: &Load<'_>) -> u128 {
-    let spec = load.spec;
-    let tokens = load.tokens as u128;
+    let (spec, tokens, b) = (load.spec, load.tokens as u128, load.operand as u128);
     let logits = (LOGIT_BYTES as u128).min(tokens * 4 * spec.vocab as u128);
-    let panels = tokens * (load.operand * spec.ffn.max(spec.width)) as u128;
-    logits + logits * load.operand as u128 / 4 + panels
+    let head = logits + logits * b / 4 + tokens * b * spec.width as u128;
+    head.max(tokens * b * (spec.ffn + spec.width) as u128)
 }

@@ -246,7 +246,7 @@ impl Fitting<'_, '_, '_> {
         let Some(per_step) = self.clock.per_step else { return Ok(()) };
         let (limit, step) = (minutes * 60.0, self.trainer.standing.step);
         let warmup = self.trainer.recipe.schedule.warmup_steps();
-        if self.trainer.standing.step_seconds < TIMED_SHARE * limit && step < warmup {
+        if self.clock.since.elapsed().as_secs_f64() < TIMED_SHARE * limit && step < warmup {
             return Ok(());
         }
         // A validation goes forward only: a third of what its targets cost in training.
@@ -332,12 +332,13 @@ impl Fitting<'_, '_, '_> {
         if self.saved != Some(step) || !scored {
             self.checkpoint(best)?;
         }
+        // Before the sample, whose packed weights and caches are no part of training.
+        self.write_ledger()?;
         let (device, params) = (&self.trainer.device, &self.trainer.params);
         let sample = self.trainer.objective.sample(device, self.trainer.recipe.compute, params)?;
         if let Some(sample) = sample {
             self.around.progress.event(Event::Sample(&sample));
         }
-        self.write_ledger()?;
         let outcome = self.outcome(Status::Finished)?;
         // Last of all: with it the run is finished.
         self.around.run.write_json(OUTCOME_JSON, &outcome)?;

@@ -103,7 +103,7 @@ pub(crate) fn compute(precision: Precision) -> Compute {
     if precision == Precision::Bf16 { Compute::Bf16 } else { Compute::F32 }
 }
 
-/// Fills in the machine's part alone, so that it is on record before anything else is.
+/// Fills in what needs no look at the text, so that the machine's part is on record from the start.
 pub(crate) fn settle(config: &Config, machine: &Machine) -> Config {
     let mut config = config.clone();
     config.threads.get_or_insert(machine.threads);
@@ -112,6 +112,7 @@ pub(crate) fn settle(config: &Config, machine: &Machine) -> Config {
         let bf16 = machine.level.has_bf16_dot();
         config.train.compute = if bf16 { Precision::Bf16 } else { Precision::F32 };
     }
+    config.train.clip = Some(config.policy().clip);
     config
 }
 
