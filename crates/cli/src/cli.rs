@@ -12,7 +12,6 @@ use crate::commands::{bench, generate, runs, train};
     name = "smidgen",
     version,
     arg_required_else_help = true,
-    propagate_version = true,
     after_help = "Example:\n  smidgen train .\n  \
         smidgen generate runs/NAME --prompt \"Once upon a time\"\n\n\
         Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 unreadable input,\n\
@@ -20,7 +19,7 @@ use crate::commands::{bench, generate, runs, train};
 )]
 pub(crate) struct Cli {
     /// Say more on standard error; twice for everything
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 900)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
     verb: Verb,
@@ -74,7 +73,7 @@ mod tests {
         fn check(command: &clap::Command) {
             let leaf = command.get_subcommands().next().is_none();
             let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(!leaf || after.starts_with("Example"), "`{}`", command.get_name());
+            assert!(!leaf || after.contains("Example"), "`{}`", command.get_name());
             command.get_subcommands().for_each(check);
         }
         check(&Cli::command());

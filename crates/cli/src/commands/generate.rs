@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// The run directory
     run: PathBuf,
     /// The text to continue; `-` reads standard input, as does a pipe where no prompt is named
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Read the prompt from a file; `-` is standard input
     #[arg(long, value_name = "FILE")]
@@ -36,19 +36,19 @@ pub(crate) struct Args {
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     max_tokens: u32,
     /// Divides the logits; 0 takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.8)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     temperature: f32,
     /// Draw from the K most likely tokens; 0 from all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Draw from the most likely tokens that together have this share
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     top_p: f32,
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// End before this text; may be repeated
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Which checkpoint: best, last or a step
     #[arg(long, value_name = "best|last|STEP", default_value = "best")]
@@ -89,6 +89,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     // Options are judged before a model is loaded.
     let mut sampler = Sampler::new(Sampling { temperature, top_k, top_p, seed })?;
     let run = RunView::open(&args.run)?;
+    check_step(&run, args.ckpt)?;
     let prompt = args.read_prompt()?;
     let threads = args.threads.map_or_else(available_threads, usize::from);
     let device = Device::cpu(Ledger::new(), threads);
@@ -101,6 +102,20 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let Report { tokens, tokens_per_s, step, .. } = report;
     out::note(format_args!("{tokens} tokens, {tokens_per_s:.0} tokens/s, step {step}"));
     Ok(())
+}
+
+/// Says which steps there are where the one asked for is not.
+fn check_step(run: &RunView, which: Which) -> Result<()> {
+    let Which::Step(step) = which else { return Ok(()) };
+    let steps = run.steps()?;
+    if steps.contains(&step) {
+        return Ok(());
+    }
+    let steps: Vec<String> = steps.iter().rev().map(u64::to_string).collect();
+    let known = if steps.is_empty() { "none".into() } else { steps.join(", ") };
+    let run = run.path().display();
+    Err(Fault::unreadable(format!("no checkpoint of step {step} in {run}, there are: {known}"))
+        .into())
 }
 
 impl Args {

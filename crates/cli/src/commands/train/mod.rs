@@ -19,15 +19,16 @@ pub(super) use self::tables::{outcome, shown};
 pub(super) const RUNS: &str = "runs";
 
 /// Train a language model on a folder of code or text, or go on with a run.
-///
-/// PATH is a folder, a text file or a .jsonl file with a `text` field; everything else is automatic. A .toml
-/// file is a configuration. The run directory keeps tokenizer, data, checkpoints and metrics.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  smidgen train .\n  \
+#[command(
+    after_help = "PATH is a folder, a text file or a .jsonl file with a `text` field; everything \
+    else is automatic.\nCONFIG is a .toml file. The run directory keeps tokenizer, data, checkpoints and \
+    metrics.\n\nExamples:\n  smidgen train .\n  \
     smidgen train notes/ --out runs/notes --max-minutes 10\n  \
     smidgen train config.toml --set train.steps=500 --set optim.rest.lr=1e-3\n  \
     smidgen train --resume runs/notes\n\n\
-    Ctrl-C finishes the step and saves (exit code 130); a second one ends at once.")]
+    Ctrl-C finishes the step and saves (exit code 130); a second one ends at once."
+)]
 pub(crate) struct Args {
     /// A folder or file of text, or a configuration
     #[arg(value_name = "PATH|CONFIG", required_unless_present = "resume")]
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// End by the clock, after the step that passes it
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
     max_minutes: Option<f64>,
     /// End after this step
     #[arg(long, value_name = "N")]

@@ -88,11 +88,12 @@ pub(crate) fn plan(plan: &Plan) -> String {
     let millions = plan.params as f64 / 1e6;
     row("model", format!("{millions:.2} M parameters, vocabulary {}", count(spec.vocab as u64)));
     let heads = match spec.kv_heads == spec.heads {
-        true => format!("{} heads", spec.heads),
-        false => format!("{} heads on {}", spec.heads, spec.kv_heads),
+        true => many(spec.heads, "head"),
+        false => format!("{} on {}", many(spec.heads, "head"), spec.kv_heads),
     };
     let (layers, width) = (spec.layers, spec.width);
-    row("", format!("{layers} layers, width {width}, {heads}, feed-forward {}", spec.ffn));
+    let layers = many(layers, "layer");
+    row("", format!("{layers}, width {width}, {heads}, feed-forward {}", spec.ffn));
     let about = if plan.encoded { "" } else { "about " };
     let (train, val) = (count(plan.train_tokens), count(plan.val_tokens));
     row("tokens", format!("{about}{train} to learn from, {val} held out"));
@@ -102,14 +103,18 @@ pub(crate) fn plan(plan: &Plan) -> String {
     let steps = if config.train.steps.is_some() { "" } else { "about " };
     row("steps", format!("{steps}{} of {batch} x {context} tokens{accum}", count(plan.steps)));
     row("", format!("{:.1} passes over the text", plan.epochs()));
-    let (format, threads) = (plan.compute().format().name(), plan.threads());
-    row(
-        "compute",
-        format!("{format}, {threads} {}", if threads == 1 { "thread" } else { "threads" }),
-    );
+    let (format, threads) = (plan.compute().format().name(), many(plan.threads(), "thread"));
+    row("compute", format!("{format}, {threads}"));
     let limit = config.train.max_minutes.map(|limit| format!(", at most {limit} by the clock"));
-    row("minutes", format!("about {:.1}{}", plan.minutes, limit.unwrap_or_default()));
+    let minutes =
+        if plan.minutes < 0.1 { "under 0.1".into() } else { format!("about {:.1}", plan.minutes) };
+    row("minutes", format!("{minutes}{}", limit.unwrap_or_default()));
     format!("{table}\n\n{}", bytes(plan))
+}
+
+/// `1 head`, `2 heads`.
+fn many(count: usize, name: &str) -> String {
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
 fn bytes(plan: &Plan) -> Table {
@@ -156,8 +161,8 @@ mod tests {
 
     #[test]
     fn what_was_found_is_shown_by_kind_and_by_reason() {
-        let mut summary = Summary::default();
-        summary.taken = Tally { count: 12, bytes: 3 << 20 };
+        let taken = Tally { count: 12, bytes: 3 << 20 };
+        let mut summary = Summary { taken, ..Summary::default() };
         for (i, name) in "abcdefghijkl".chars().enumerate() {
             let tally = Tally { count: 1, bytes: (12 - i as u64) << 10 };
             summary.by_extension.insert(name.to_string(), tally);

@@ -1,0 +1,87 @@
+//! The measurements run, and their objects have the promised names.
+
+mod common;
+
+use common::{Place, object, stdout};
+use serde_json::Value;
+
+const TINY: [&str; 16] = [
+    "--vocab",
+    "64",
+    "--width",
+    "32",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--ffn",
+    "48",
+    "--context",
+    "16",
+    "--batch",
+    "2",
+    "--threads",
+    "2",
+];
+
+fn bench(what: &str, more: &[&str]) -> assert_cmd::Command {
+    let mut command = Place::new().smidgen(&["bench", what]);
+    command.current_dir("/").args(TINY).args(more);
+    command
+}
+
+#[test]
+fn a_step_is_taken_apart_in_every_mode() {
+    let modes: [&[&str]; 4] = [
+        &["--mode", "f32"],
+        &["--mode", "bf16"],
+        &["--mode", "bf16", "--clip", "global"],
+        &["--mode", "f32", "--grad", "held", "--recompute"],
+    ];
+    for mode in modes {
+        let report =
+            object(bench("step", &[mode, &["--no-limits", "--steps", "5", "--json"]].concat()));
+        for key in ["tokens_per_s", "step_ms", "peak_rss_mib"] {
+            assert!(report[key].as_f64().unwrap() > 0.0, "{key} in {report}");
+        }
+        for part in ["forward", "head", "backward", "optimizer"] {
+            assert!(report["split_ms"][part].as_f64().unwrap() > 0.0, "{part} in {report}");
+        }
+        assert_eq!((&report["mode"], &report["threads"]), (&mode[1].into(), &2.into()));
+        assert!((report["loss_first"].as_f64().unwrap() - 64f64.ln()).abs() < 0.5);
+        assert!(report["loss_last"].as_f64() < report["loss_first"].as_f64());
+    }
+}
+
+#[test]
+fn streamed_gradients_take_fewer_bytes_and_give_the_same_losses() {
+    let run =
+        |grad| object(bench("step", &["--grad", grad, "--no-limits", "--steps", "6", "--json"]));
+    let (streamed, held) = (run("streamed"), run("held"));
+    assert_eq!(streamed["loss_last"], held["loss_last"]);
+    let grads = |report: &Value| report["bytes"]["grads"].as_u64().unwrap();
+    let weights = held["bytes"]["weights"].as_u64().unwrap();
+    assert!(grads(&held) >= weights && grads(&streamed) < weights / 2);
+}
+
+#[test]
+fn figures_stand_beside_the_limits_of_the_machine() {
+    let report = object(bench("step", &["--steps", "4", "--json"]));
+    assert!(report["limits"]["f32_ops_per_s"]["all"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(report["limits"]["copy_bytes_per_s"]["one"].as_f64().unwrap() > 0.0, "{report}");
+    let text = stdout(bench("step", &["--no-limits", "--steps", "4", "--profile"]));
+    assert!(text.contains("tokens/s") && text.contains("head_loss"), "{text}");
+}
+
+#[test]
+fn decoding_and_products_have_rates() {
+    let report = object(bench("decode", &["--tokens", "3", "--no-limits", "--json"]));
+    for key in ["prefill_tokens_per_s", "decode_tokens_per_s"] {
+        assert!(report[key].as_f64().unwrap() > 0.0, "{key} in {report}");
+    }
+    let place = Place::new();
+    let sizes = ["--rows", "64", "--cols", "64", "--depth", "64", "--threads", "1", "--json"];
+    let report = object(place.smidgen(&[&["bench", "matmul"][..], &sizes].concat()));
+    assert_eq!(report["products"].as_array().unwrap().len(), 2);
+    assert!(report["products"][1]["ops_per_s"].as_f64().unwrap() > 0.0, "{report}");
+}
