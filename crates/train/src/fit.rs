@@ -29,6 +29,8 @@ pub struct Course {
     pub max_steps: Option<u64>,
     /// Ends the run by the clock, after the step that passes it.
     pub max_minutes: Option<f64>,
+    /// Steps that a horizon fixed by the clock does not pass: more would only be learnt by heart.
+    pub useful_steps: Option<u64>,
     /// Steps between validations.
     pub val_every: u64,
     /// Steps between checkpoints.
@@ -255,7 +257,8 @@ impl Fitting<'_, '_, '_> {
         let per_step = per_step * (1.0 + share / self.course.val_every as f64);
         let left = (limit - self.clock.seconds() - per_step * share).max(0.0);
         let steps = step + ((left / per_step * HORIZON_SHARE) as u64).max(1);
-        let steps = self.course.max_steps.map_or(steps, |most| steps.min(most));
+        let bounds = [self.course.max_steps, self.course.useful_steps];
+        let steps = bounds.into_iter().flatten().fold(steps, u64::min);
         self.trainer.set_horizon(steps);
         self.course.facts = (self.around.fixed)(steps)?;
         self.around.progress.event(Event::Horizon { steps });

@@ -2,13 +2,12 @@
 
 use smidgen_data::{Dataset, Tokenizer};
 use smidgen_model::Decoder;
-use smidgen_store::{RUN_TOML, RunView, Which, config};
+use smidgen_store::{Checkpoint, RUN_TOML, RunView, Which, config, sha256_file};
 use smidgen_tensor::{Compute, Device, Params};
 
 use crate::checkpoint::load_weights;
-use crate::plan::{compute, settle};
-use crate::source::dataset_facts;
-use crate::{Config, Error, Machine, resolve};
+use crate::run::same_dataset;
+use crate::{Config, Error, Facts, Machine, TokenFacts, resolve};
 
 /// A decoder with its weights and its tokenizer.
 pub struct TrainedModel {
@@ -29,20 +28,29 @@ pub struct TrainedModel {
 /// # Errors
 /// [`Error::Store`] and [`Error::Data`] naming the damaged or missing file, [`Error::Foreign`].
 pub fn open_model(run: &RunView, which: Which, device: &Device) -> Result<TrainedModel, Error> {
-    let config: Config = config::parse(&run.read_text(RUN_TOML)?, &run.file(RUN_TOML))?;
-    let dataset = Dataset::open(run.path())?;
-    let machine = Machine { memory_bytes: u64::MAX, ..Machine::detect() };
-    let config = Config { memory: None, ..config };
-    let plan = resolve(&settle(&config, &machine), &dataset_facts(&dataset, machine))?;
     let checkpoint = run.checkpoint(which)?;
+    let config: Config = config::parse(&run.read_text(RUN_TOML)?, &run.file(RUN_TOML))?;
+    let tokenizer = Dataset::tokenizer_of(run.path())?;
+    check_dataset(run, &checkpoint)?;
+    // The run is resolved: only the vocabulary that came out is still a fact to it.
+    let machine = Machine { memory_bytes: u64::MAX, ..Machine::detect() };
+    let tokens = TokenFacts { vocab: tokenizer.vocab_size(), train: u64::MAX, val: 0 };
+    let facts = Facts { train_bytes: 0, val_bytes: 0, tokens: Some(tokens), machine };
+    let plan = resolve(&Config { memory: None, ..config }, &facts)?;
     let mut params = Params::new();
     let decoder = Decoder::new(device, plan.spec.clone(), &mut params)?;
     load_weights(&checkpoint, &mut params)?;
     Ok(TrainedModel {
         decoder,
         params,
-        tokenizer: dataset.tokenizer,
-        compute: compute(plan.config.train.compute),
+        tokenizer,
+        compute: plan.compute(),
         step: checkpoint.step(),
     })
+}
+
+/// The tokenizer beside a checkpoint must be the one it was trained with.
+fn check_dataset(run: &RunView, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let path = run.data_folder().join("dataset.json");
+    same_dataset(checkpoint, &sha256_file(&path)?)
 }

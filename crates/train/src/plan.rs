@@ -13,6 +13,9 @@ use crate::shape::param_specs;
 use crate::size::{self, Means};
 use crate::{Config, Error, Machine, Precision};
 
+/// Steps of an automatic run at least: fewer teach nothing.
+const LEAST_STEPS: u64 = 20;
+
 /// What a plan depends on besides the configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Facts {
@@ -55,6 +58,9 @@ pub struct Plan {
     pub encoded: bool,
     /// Steps, estimated for a run by the clock.
     pub steps: u64,
+    /// Steps after which the text has been read so often that more would only learn it by heart; a
+    /// run by the clock ends there at the latest.
+    pub useful_steps: u64,
     /// Target tokens of a step.
     pub step_tokens: u64,
     /// Peak bytes by ledger tag.
@@ -292,7 +298,7 @@ fn fill_loop(config: &mut Config, spec: &Spec, means: &Means) {
     let batch = *train.batch.get_or_insert(size::batch(tokens, context));
     let step_tokens = (batch * context) as f64 * f64::from(train.grad_accum);
     let bound = train.max_steps.unwrap_or(u64::MAX);
-    let estimate = ((tokens / step_tokens) as u64).max(20).min(bound);
+    let estimate = ((tokens / step_tokens) as u64).max(LEAST_STEPS).min(bound);
     if train.max_minutes.is_none() {
         train.steps.get_or_insert(estimate);
     }
@@ -380,6 +386,7 @@ fn plan(
     let step_tokens = (batch * context) as u64 * u64::from(train.grad_accum);
     let bound = train.max_steps.unwrap_or(u64::MAX);
     let by_time = (means.tokens(&spec, context) / step_tokens as f64).max(1.0) as u64;
+    let useful = means.useful_tokens(config.data.vocab.expect(filled));
     let steps = train.steps.unwrap_or(by_time).min(bound);
     let flop = spec.train_flop_per_token(context) * steps as f64 * step_tokens as f64;
     let text = |bytes| size::text_tokens(bytes, spec.vocab) as u64;
@@ -390,6 +397,7 @@ fn plan(
         val_tokens: tokens.map_or(text(facts.val_bytes), |tokens| tokens.val),
         encoded: tokens.is_some(),
         steps,
+        useful_steps: (useful / step_tokens as f64).max(LEAST_STEPS as f64) as u64,
         step_tokens,
         total_bytes: bytes.values().sum(),
         bytes,

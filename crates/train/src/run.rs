@@ -198,13 +198,11 @@ fn finished(
         return Ok(None);
     }
     let Some(checkpoint) = checkpoint else { return Ok(None) };
-    let saved = saved_config(checkpoint);
-    let same = config::diff(&saved, &config::to_table(config)?);
-    let same = same.iter().all(|line| !matters(line) && !is_limit(line));
-    if !same {
+    let diff = config::diff(&saved_config(checkpoint), &config::to_table(config)?);
+    let mut outcome: Outcome = run.read_json(OUTCOME_JSON)?;
+    if diff.iter().any(|line| matters(line)) || may_go_further(config, &outcome) {
         return Ok(None);
     }
-    let mut outcome: Outcome = run.read_json(OUTCOME_JSON)?;
     if !outcome.run_dir.exists() {
         // The folder was moved since.
         outcome.run_dir = run.path().to_path_buf();
@@ -219,13 +217,27 @@ fn matters(line: &str) -> bool {
     !free && !line.starts_with("`train.steps`: (none) ->")
 }
 
-fn is_limit(line: &str) -> bool {
-    line.starts_with("`train.max_minutes`:") || line.starts_with("`train.max_steps`:")
+/// Whether the limits were raised, and there are steps left in the schedule.
+fn may_go_further(config: &Config, outcome: &Outcome) -> bool {
+    let train = &config.train;
+    let ends = [train.steps, train.max_steps].into_iter().flatten();
+    let seconds = train.max_minutes.map_or(f64::INFINITY, |minutes| minutes * 60.0);
+    ends.min().is_none_or(|end| outcome.steps < end) && outcome.seconds < seconds
 }
 
 fn saved_config(checkpoint: &Checkpoint) -> toml::Table {
     let text = checkpoint.manifest().facts.get("config").and_then(Value::as_str);
     text.and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// Whether a checkpoint was made with the dataset of this name.
+pub(crate) fn same_dataset(checkpoint: &Checkpoint, sha256: &str) -> Result<(), Error> {
+    let saved = checkpoint.manifest().facts.get("dataset").and_then(Value::as_str);
+    if saved == Some(sha256) {
+        return Ok(());
+    }
+    let (expected, got) = (sha256.to_string(), saved.unwrap_or("none").to_string());
+    Err(Error::Foreign { step: checkpoint.step(), what: "dataset".into(), expected, got })
 }
 
 fn check_unchanged(
@@ -236,12 +248,7 @@ fn check_unchanged(
     override_config: bool,
 ) -> Result<(), Error> {
     let step = checkpoint.step();
-    let saved = checkpoint.manifest().facts.get("dataset").and_then(Value::as_str);
-    if saved != Some(dataset.sha256.as_str()) {
-        let got = saved.unwrap_or("none").to_string();
-        let expected = dataset.sha256.clone();
-        return Err(Error::Foreign { step, what: "dataset".into(), expected, got });
-    }
+    same_dataset(checkpoint, &dataset.sha256)?;
     let mut diff = config::diff(&saved_config(checkpoint), &config::to_table(&plan.config)?);
     diff.retain(|line| matters(line));
     if diff.is_empty() || override_config {
@@ -288,7 +295,7 @@ fn begin(
         cx.progress.event(Event::Resumed { step: trainer.standing.step });
     }
     let mut config = plan.config.clone();
-    let course = course(&config, facts(&config, &dataset)?);
+    let course = course(&plan, facts(&config, &dataset)?);
     let mut fixed = |steps| {
         config.train.steps = Some(steps);
         run.write_text(RUN_TOML, &config::to_text(&config)?)?;
@@ -316,12 +323,13 @@ fn recipe(plan: &Plan) -> Recipe {
     }
 }
 
-fn course(config: &Config, facts: Value) -> Course {
-    let (train, filled) = (&config.train, "a plan's configuration is complete");
+fn course(plan: &Plan, facts: Value) -> Course {
+    let (train, filled) = (&plan.config.train, "a plan's configuration is complete");
     Course {
         steps: train.steps,
         max_steps: train.max_steps,
         max_minutes: train.max_minutes,
+        useful_steps: Some(plan.useful_steps),
         val_every: train.val_every.expect(filled),
         ckpt_every: train.ckpt_every.expect(filled),
         keep: train.keep,

@@ -16,7 +16,7 @@ pub(crate) const DEFAULT_MINUTES: f64 = 3.0;
 const TOKENS_PER_PARAM: f64 = 2.0;
 
 /// Passes over the text after which more steps only learn it by heart.
-const MAX_EPOCHS: f64 = 40.0;
+const MAX_EPOCHS: f64 = 12.0;
 
 /// Width and layers, smallest first.
 const LADDER: [(usize, usize); 12] = [
@@ -51,8 +51,13 @@ impl Means {
 
     /// Tokens that a model can be trained on.
     pub(crate) fn tokens(&self, spec: &Spec, context: usize) -> f64 {
-        let epochs = MAX_EPOCHS * text_tokens(self.train_bytes, spec.vocab);
-        (self.flop() / spec.train_flop_per_token(context)).min(epochs)
+        let by_time = self.flop() / spec.train_flop_per_token(context);
+        by_time.min(self.useful_tokens(spec.vocab))
+    }
+
+    /// Tokens after which a text is only learnt by heart.
+    pub(crate) fn useful_tokens(&self, vocab: usize) -> f64 {
+        MAX_EPOCHS * text_tokens(self.train_bytes, vocab)
     }
 }
 
@@ -60,9 +65,9 @@ impl Means {
 pub(crate) fn nominal_rate(level: Level, compute: Precision, threads: usize) -> f64 {
     let bf16 = compute == Precision::Bf16 && level.has_bf16_dot();
     let per_thread = match level {
-        _ if bf16 => 9e10,
-        Level::Avx512 | Level::Avx512Bf16 => 5e10,
-        Level::Avx2 => 2.5e10,
+        _ if bf16 => 1.4e11,
+        Level::Avx512 | Level::Avx512Bf16 => 7e10,
+        Level::Avx2 => 3.5e10,
         Level::Portable => 5e9,
     };
     per_thread * threads as f64
@@ -76,9 +81,9 @@ pub(crate) fn text_tokens(bytes: u64, vocab: usize) -> f64 {
 /// Tokens of the vocabulary: larger text has more words worth a token of their own.
 pub(crate) fn vocab(train_bytes: u64) -> usize {
     match train_bytes {
-        0..200_000 => 512,
-        200_000..4_000_000 => 1024,
-        4_000_000..32_000_000 => 4096,
+        0..2_000_000 => 512,
+        2_000_000..8_000_000 => 1024,
+        8_000_000..32_000_000 => 4096,
         _ => 8192,
     }
 }

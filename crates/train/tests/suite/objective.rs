@@ -107,6 +107,7 @@ fn course(steps: u64) -> Course {
         steps: Some(steps),
         max_steps: None,
         max_minutes: None,
+        useful_steps: None,
         val_every: 10,
         ckpt_every: 5,
         keep: 2,

@@ -121,6 +121,10 @@ fn limits_may_be_raised_on_a_finished_run() {
     let outcome = Watch::new().resume(&place.run("short"), &changes, Arc::new(Disk)).unwrap();
     assert_eq!(outcome.steps, 8);
     assert!(tensors(&place.run("whole"), 8) == tensors(&place.run("short"), 8));
+    // Where the schedule has ended, no limit makes it go on.
+    let changes = Changes { sets: vec!["train.max_steps=200".into()], override_config: false };
+    let again = Watch::new().resume(&place.run("short"), &changes, Arc::new(Disk)).unwrap();
+    assert_eq!(again, outcome);
 }
 
 #[test]
