@@ -159,18 +159,23 @@ struct Fitting<'a, 't, 'o> {
 
 impl Fitting<'_, '_, '_> {
     fn run(&mut self) -> Result<Outcome, Error> {
-        let mut interrupted = false;
-        while !self.is_done() && !interrupted {
-            self.one_step()?;
-            interrupted = self.around.stop.load(Relaxed) && !self.is_done();
-        }
-        if interrupted {
-            if self.saved != Some(self.trainer.standing.step) {
-                self.checkpoint(false)?;
+        while !self.is_done() {
+            // Also before the first step: preparing the data may have taken a while.
+            if self.around.stop.load(Relaxed) {
+                return self.interrupted();
             }
-            return self.outcome(Status::Interrupted);
+            self.one_step()?;
         }
         self.finish()
+    }
+
+    /// Nothing is lost: a run without a step needs no checkpoint to begin again.
+    fn interrupted(&mut self) -> Result<Outcome, Error> {
+        let step = self.trainer.standing.step;
+        if step > 0 && self.saved != Some(step) {
+            self.checkpoint(false)?;
+        }
+        self.outcome(Status::Interrupted)
     }
 
     fn is_done(&self) -> bool {

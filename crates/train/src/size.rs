@@ -137,3 +137,48 @@ pub(crate) fn ffn(width: usize) -> usize {
 fn previous_power_of_two(n: usize) -> usize {
     1 << n.max(1).ilog2()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_ladder_rises() {
+        let count = |(width, layers)| {
+            Spec::new(1024, width, layers, heads(width), ffn(width), 256).param_count()
+        };
+        assert!(LADDER.map(count).is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn more_time_and_text_never_give_a_smaller_model() {
+        let params = |minutes, train_bytes| {
+            let means = Means { train_bytes, minutes, rate: 2e11 };
+            let spec = |width, layers| Spec::new(1024, width, layers, 1, ffn(width), 256);
+            let (width, layers) = ladder(&means, 256, spec, |_| true);
+            spec(width, layers).param_count()
+        };
+        let by_time = [0.1, 1.0, 10.0, 100.0, 1e4, 1e6].map(|minutes| params(minutes, 1 << 30));
+        let by_text = [1 << 10, 1 << 16, 1 << 22, 1 << 30].map(|bytes| params(1e4, bytes));
+        assert!(by_time.is_sorted() && by_time[0] < by_time[4], "{by_time:?}");
+        assert!(by_text.is_sorted() && by_text[0] < by_text[3], "{by_text:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn automatic_parts_fit_any_width(width in (1_usize..5000).prop_map(|half| 2 * half)) {
+            let spec = Spec::new(300, width, 1, heads(width), ffn(width), 16);
+            prop_assert_eq!(spec.heads * spec.head_dim, width);
+            spec.validate().unwrap();
+            prop_assert!(lr(width) > 0.0);
+        }
+
+        #[test]
+        fn any_bytes_have_sizes(bytes in any::<u64>()) {
+            let (vocab, context) = (vocab(bytes), context(bytes, vocab(bytes)));
+            prop_assert!(vocab >= 257 && (16..=256).contains(&context));
+            prop_assert!(batch(text_tokens(bytes, vocab), context) >= 1);
+        }
+    }
+}

@@ -106,7 +106,7 @@ impl Watch {
     }
 
     pub(crate) fn stopping_at(stop_at: u64) -> Watch {
-        Watch { stop: AtomicBool::new(false), stop_at, notices: Default::default() }
+        Watch { stop: AtomicBool::new(stop_at == 0), stop_at, notices: Default::default() }
     }
 
     pub(crate) fn notices(&self) -> Vec<String> {

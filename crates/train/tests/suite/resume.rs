@@ -48,6 +48,16 @@ fn a_resume_may_use_other_threads_and_another_length_of_the_first_part() {
 }
 
 #[test]
+fn a_stop_before_the_first_step_leaves_a_run_that_begins_at_step_0() {
+    let place = Place::new();
+    place.train("whole", &[]);
+    assert_eq!(place.until("stopped", &[], 0).steps, 0);
+    assert!(!place.run("stopped/ckpt/latest").exists());
+    place.resume("stopped");
+    assert!(tensors(&place.run("whole"), 8) == tensors(&place.run("stopped"), 8));
+}
+
+#[test]
 fn the_source_is_not_needed_after_the_data_is_prepared() {
     let place = Place::new();
     place.train("whole", &[]);
