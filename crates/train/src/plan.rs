@@ -253,7 +253,7 @@ fn fill_model(config: &mut Config, facts: &Facts, means: &Means) -> Result<(), E
     let usual = Spec::new(vocab, width, 1, heads, 2, context);
     model.rope_theta.get_or_insert(usual.rope_theta);
     model.norm_eps.get_or_insert(usual.norm_eps);
-    model.qk_norm.get_or_insert(true);
+    model.qk_norm.get_or_insert(usual.qk_norm);
     model.qkv_bias.get_or_insert(usual.qkv_bias);
     model.tied.get_or_insert(true);
     Ok(())

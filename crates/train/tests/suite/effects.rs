@@ -38,7 +38,7 @@ fn options_that_change_the_numbers_do() {
         &["schedule.kind=constant"],
         &["train.max_norm=0.01"],
         &["train.clip=tensor", "train.max_norm=0.01"],
-        &["model.qk_norm=false"],
+        &["model.qk_norm=true"],
         &["model.qkv_bias=true"],
         &["model.rope_theta=100"],
         &["model.norm_eps=0.1"],
@@ -128,7 +128,14 @@ fn recomputation_takes_fewer_bytes_of_activations_and_streaming_fewer_of_gradien
 #[test]
 fn the_plan_is_what_the_ledger_finds() {
     let place = Place::new();
-    for sets in [&[][..], &["train.recompute=true"], &["train.grad=streamed"]] {
+    let qk_norm = "model.qk_norm=true";
+    for sets in [
+        &[][..],
+        &["train.recompute=true"],
+        &["train.grad=streamed"],
+        &[qk_norm],
+        &[qk_norm, "train.recompute=true"],
+    ] {
         let size = ["model.width=128", "model.ffn=352", "model.layers=6", "train.batch=8"];
         let more = ["model.context=64", "train.steps=2"];
         let sets = [&size[..], &more, sets].concat();
