@@ -15,8 +15,17 @@ use crate::Error;
 
 const ALIGN: usize = 128;
 const STEP: usize = 2 << 20;
-/// Addresses reserved, not memory: more than any machine this runs on has.
-const RANGE: usize = 1 << 42;
+/// Addresses to reserve, not memory: twice what the machine has, so that fragments never end it.
+fn address_range() -> usize {
+    // SAFETY: sysconf reads two numbers and has no other effect.
+    let (pages, size) =
+        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let memory = usize::try_from(pages)
+        .ok()
+        .zip(usize::try_from(size).ok())
+        .map_or(0, |(pages, size)| pages.saturating_mul(size));
+    memory.saturating_mul(2).clamp(1 << 36, 1 << 46)
+}
 
 struct Arena {
     base: *mut u8,
@@ -32,7 +41,7 @@ unsafe impl Send for Arena {}
 
 impl Arena {
     fn new() -> Arena {
-        let mut range = RANGE;
+        let mut range = address_range();
         loop {
             // SAFETY: a fresh reservation that touches no existing mapping.
             let base = unsafe {
@@ -279,5 +288,30 @@ mod tests {
         buffer.retag(Tag::Grads);
         assert_eq!(pool.ledger().live_bytes(Tag::Activations), 0);
         assert_eq!(pool.ledger().live_bytes(Tag::Grads), 64);
+    }
+
+    proptest::proptest! {
+        /// Whatever is taken and given back in whatever order: no two buffers share a byte, the ledger counts
+        /// what is live, and in the end one free place is left.
+        #[test]
+        fn buffers_never_overlap(steps in proptest::collection::vec((0usize..3, 0usize..300_000), 1..60)) {
+            let pool = Pool::new(Ledger::new());
+            let mut live: Vec<(u8, Buffer)> = Vec::new();
+            for (i, (kind, size)) in steps.into_iter().enumerate() {
+                if kind == 0 && !live.is_empty() {
+                    live.swap_remove(size % live.len());
+                } else {
+                    let mut buffer = pool.bytes(Tag::Workspace, size).unwrap();
+                    assert_eq!(buffer.as_ref().as_ptr() as usize % ALIGN, 0);
+                    buffer.as_mut().fill(i as u8);
+                    live.push((i as u8, buffer));
+                }
+                let bytes: usize = live.iter().map(|(_, b)| b.as_ref().len()).sum();
+                assert_eq!(pool.ledger().live_bytes(Tag::Workspace), bytes);
+                assert!(live.iter().all(|(id, b)| b.as_ref().iter().all(|byte| byte == id)));
+            }
+            drop(live);
+            assert!(pool.arena.lock().unwrap().free.len() <= 1);
+        }
     }
 }
