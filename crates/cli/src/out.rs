@@ -41,22 +41,23 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Rows of a label, right-aligned figures and a remark.
-#[derive(Debug, Default)]
+/// Rows of a label and right-aligned figures.
+#[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
-    left: bool,
+    /// Columns of texts; the others are figures.
+    left: &'static [usize],
 }
 
 impl Table {
     /// A table with a heading; columns after the first are aligned to the right.
     pub(crate) fn new(heading: &[&str]) -> Table {
-        Table { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()], left: false }
+        Table { rows: vec![heading.iter().map(|cell| cell.to_string()).collect()], left: &[0] }
     }
 
-    /// Aligns every column to the left: for texts.
-    pub(crate) fn left(self) -> Table {
-        Table { left: true, ..self }
+    /// Aligns these columns to the left, and no other.
+    pub(crate) fn left(self, left: &'static [usize]) -> Table {
+        Table { left, ..self }
     }
 
     /// Adds a row.
@@ -75,7 +76,7 @@ impl Display for Table {
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let lines = self.rows.iter().map(|row| {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-                if column == 0 || self.left {
+                if self.left.contains(&column) {
                     format!("{cell:<width$}")
                 } else {
                     format!("{cell:>width$}")

@@ -1,7 +1,7 @@
 //! What a person sees while a run goes: a moving line on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smidgen_store::Bytes;
 use smidgen_train::{Event, Outcome, Progress, Status, StepEvent, Validation};
 
-use super::tables;
+use super::{RUNS, tables};
 use crate::out;
 
 /// Plain lines come no closer together than this, so that a log stays readable.
@@ -137,11 +137,16 @@ fn validation(step: u64, score: &Validation, best: bool) -> String {
 }
 
 fn finished(outcome: &Outcome) -> String {
-    let run = tables::shown(&outcome.run_dir);
-    let program = program();
+    let (run, program) = (tables::shown(&outcome.run_dir), program());
+    let folder = outcome.run_dir.parent().filter(|folder| *folder != Path::new(RUNS));
+    let folder = match folder {
+        Some(folder) if folder.as_os_str().is_empty() => " .".into(),
+        Some(folder) => format!(" {}", tables::shown(folder)),
+        None => String::new(),
+    };
     format!(
         "{}\n\nNext:\n  {program} generate {run} --prompt \"...\"\n  {program} runs show {run}\n  \
-         {program} runs list",
+         {program} runs list{folder}",
         tables::outcome(outcome)
     )
 }

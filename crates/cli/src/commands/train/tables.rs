@@ -62,7 +62,7 @@ fn left(summary: &Summary, skipped: &[Skipped]) -> Table {
     for thing in skipped {
         examples.entry(thing.reason.label()).or_insert(thing);
     }
-    let mut table = Table::new(&["skipped", "count", "for example"]);
+    let mut table = Table::new(&["skipped", "count", "for example"]).left(&[0, 2]);
     for (label, tally) in &summary.by_reason {
         let example = examples.get(label).map_or(String::new(), |thing| shortened(&thing.name));
         table.row([label.to_string(), count(tally.count), example]);
@@ -83,7 +83,7 @@ fn shortened(name: &str) -> String {
 /// Model, data, steps and bytes, before anything is spent.
 pub(crate) fn plan(plan: &Plan) -> String {
     let (spec, config) = (&plan.spec, &plan.config);
-    let mut table = Table::new(&["plan", ""]).left();
+    let mut table = Table::new(&["plan", ""]).left(&[0, 1]);
     let mut row = |name: &str, text: String| table.row([name.to_string(), text]);
     let millions = plan.params as f64 / 1e6;
     row("model", format!("{millions:.2} M parameters, vocabulary {}", count(spec.vocab as u64)));
@@ -134,7 +134,7 @@ pub(crate) fn outcome(outcome: &Outcome) -> String {
     let bpb = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.3}"));
     let loss = outcome.val_loss.map_or("-".to_string(), |loss| format!("{loss:.3}"));
     let best = outcome.best_step.map_or(String::new(), |step| format!(" at step {step}"));
-    let mut table = Table::new(&["done", ""]).left();
+    let mut table = Table::new(&["done", ""]).left(&[0, 1]);
     let mut row = |name: &str, text: String| table.row([name.to_string(), text]);
     row("run", shown(&outcome.run_dir));
     let (steps, tokens) = (count(outcome.steps), count(outcome.tokens));
