@@ -46,7 +46,7 @@ pub(super) fn pack_column(engine: &Engine<'_>, right: &Right<'_>, col: usize, ds
     }
 }
 
-/// As [`super::product`].
+/// As [`super::product()`].
 pub(super) fn product<S: AsRef<[u8]> + Sync>(
     engine: &Engine<'_>,
     left: Left<'_>,
@@ -61,7 +61,7 @@ pub(super) fn product<S: AsRef<[u8]> + Sync>(
     Ok(())
 }
 
-/// As [`super::product_serial`].
+/// As [`super::product_serial()`].
 pub(super) fn product_serial<S: AsRef<[u8]>>(
     engine: &Engine<'_>,
     left: Left<'_>,

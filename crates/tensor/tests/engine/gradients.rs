@@ -92,14 +92,26 @@ fn linear_of_odd_sizes() {
     for (rows, k, n) in
         [(1, 1, 1), (11, 31, 33), (12, 32, 32), (13, 33, 31), (65, 7, 1), (3, 130, 97)]
     {
-        check(&Case {
-            name: format!("linear {rows} x {k} -> {n}"),
-            params: vec![Given::normal(1, [n, k], 1.0)],
-            inputs: vec![Given::normal(2, [rows, k], 1.0)],
-            build: Box::new(|tape, p, x| tape.linear(x[0], &LinearSpec::new([p[0]]), None)),
-            reference: Box::new(|p, x| reference::linear(&x[0], &[&p[0]], &[None], None)),
-        });
+        check_linear(rows, k, n);
     }
+}
+
+/// More than 2048 products in one sum go through memory: forward, for the input, for the weight.
+#[test]
+fn linear_of_long_sums() {
+    for (rows, k, n) in [(3, 2101, 4), (2, 3, 2101), (2101, 3, 2)] {
+        check_linear(rows, k, n);
+    }
+}
+
+fn check_linear(rows: usize, k: usize, n: usize) {
+    check(&Case {
+        name: format!("linear {rows} x {k} -> {n}"),
+        params: vec![Given::normal(1, [n, k], 1.0)],
+        inputs: vec![Given::normal(2, [rows, k], 1.0)],
+        build: Box::new(|tape, p, x| tape.linear(x[0], &LinearSpec::new([p[0]]), None)),
+        reference: Box::new(|p, x| reference::linear(&x[0], &[&p[0]], &[None], None)),
+    });
 }
 
 #[test]
@@ -207,6 +219,7 @@ fn head_loss_in_chunks() {
         (26, 10, 33, 33 * 4 * 12),
         (30, 9, 32, 32 * 4 * 13),
         (17, 8, 51, 1 << 20),
+        (3, 5, 2051, 1),
     ] {
         let tokens = indices(1, rows, vocab);
         let mut weights: Vec<f32> = normals(2, rows, 1.0).iter().map(|w| w.abs()).collect();

@@ -178,7 +178,11 @@ pub(crate) struct Small {
 
 impl Small {
     pub(crate) fn new(sizes: Sizes, level: Level, threads: usize) -> Small {
-        let device = Device::cpu_at(Ledger::new(), threads, level);
+        Small::on(Device::cpu_at(Ledger::new(), threads, level), sizes)
+    }
+
+    /// On a device that others may use too.
+    pub(crate) fn on(device: Device, sizes: Sizes) -> Small {
         let (params, ids) = params(&device, &sizes.given());
         Small { sizes, device, params, ids }
     }

@@ -1,6 +1,7 @@
 //! The same bits for any number of threads, and the same numbers at any kernel level.
 
-use smidgen_tensor::{Compute, HeldGrads, Keep, Level};
+use smidgen_codec::Ledger;
+use smidgen_tensor::{Compute, Device, HeldGrads, Keep, Level};
 
 use crate::check::relative_error;
 use crate::small::{Sizes, Small};
@@ -52,6 +53,25 @@ fn a_second_run_gives_the_same_bits() {
         };
         assert!(step() == step());
     }
+}
+
+/// Whoever finds the team busy computes alone; neither disturbs the other.
+#[test]
+fn two_models_may_share_a_device() {
+    let device = Device::cpu(Ledger::new(), 2);
+    let step = || {
+        let mut small = Small::on(device.clone(), SIZES);
+        let mut held = HeldGrads::new();
+        let (loss, _) = small.step(Compute::F32, Keep::Inputs, &mut held).expect("a step");
+        let grad = |id| held.get(id).expect("every parameter has a gradient").to_vec();
+        (loss, small.ids.iter().map(|id| grad(*id)).collect::<Vec<_>>())
+    };
+    let alone = step();
+    let together = std::thread::scope(|scope| {
+        let others = [scope.spawn(step), scope.spawn(step)];
+        others.map(|other| other.join().expect("no panic"))
+    });
+    assert!(together.into_iter().all(|other| other == alone));
 }
 
 #[test]
