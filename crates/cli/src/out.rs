@@ -18,7 +18,7 @@ pub(crate) fn line(text: impl Display) -> Result<()> {
 /// Text on standard output, at once.
 ///
 /// # Errors
-/// As for [`line`].
+/// As for [`line()`].
 pub(crate) fn piece(text: impl Display) -> Result<()> {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
@@ -31,7 +31,7 @@ pub(crate) fn piece(text: impl Display) -> Result<()> {
 /// One object on one line on standard output.
 ///
 /// # Errors
-/// As for [`line`].
+/// As for [`line()`].
 pub(crate) fn json(object: &impl Serialize) -> Result<()> {
     line(serde_json::to_string(object)?)
 }

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -26,8 +27,8 @@ pub(super) struct Screen {
     /// Present on a terminal that is not a build server's.
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
-    /// Set by the first Ctrl-C; `None` once a person was told what it does.
-    stop: Option<Arc<AtomicBool>>,
+    /// The watcher of the stop flag ends when this is dropped.
+    _watched: Sender<()>,
     /// What does not go through the library's error type: a closed standard output.
     failed: Option<anyhow::Error>,
 }
@@ -40,7 +41,13 @@ impl Screen {
             let target = ProgressDrawTarget::stderr_with_hz(8);
             ProgressBar::with_draw_target(None, target).with_style(style(WITHOUT_END))
         });
-        Screen { to_stderr: json, bar, last_line: None, stop: Some(stop), failed: None }
+        Screen {
+            to_stderr: json,
+            last_line: None,
+            _watched: watch(stop, bar.clone()),
+            failed: None,
+            bar,
+        }
     }
 
     /// A line above the moving one.
@@ -98,6 +105,21 @@ impl Screen {
         };
         self.say(text);
     }
+}
+
+/// Tells a person at once that Ctrl-C was heard: the step it waits for may be a long one.
+fn watch(stop: Arc<AtomicBool>, bar: Option<ProgressBar>) -> Sender<()> {
+    let (alive, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        while ended.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+            if stop.load(Relaxed) {
+                let say =
+                    || out::note("stopping: the step is saved first; Ctrl-C again ends at once");
+                return bar.map_or_else(say, |bar| bar.suspend(say));
+            }
+        }
+    });
+    alive
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -169,9 +191,6 @@ fn program() -> String {
 
 impl Progress for Screen {
     fn event(&mut self, event: Event<'_>) {
-        if self.stop.take_if(|stop| stop.load(Relaxed)).is_some() {
-            self.say("stopping: saving first; Ctrl-C again ends at once");
-        }
         match event {
             Event::Scanned { summary, skipped, train_bytes, val_bytes } => {
                 self.say(tables::scanned(summary, skipped, train_bytes, val_bytes));
