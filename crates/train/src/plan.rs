@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use smidgen_model::Spec;
-use smidgen_optim::{Assignment, GradMode, GroupConfig, ParamSpec, Schedule};
+use smidgen_optim::{Assignment, GradMode, ParamSpec, Schedule};
 use smidgen_store::Bytes;
 use smidgen_tensor::Compute;
 
@@ -139,7 +139,7 @@ pub fn resolve(config: &Config, facts: &Facts) -> Result<Plan, Error> {
     fill_loop(&mut config, &spec, &means);
     check_context(&config, facts)?;
     let params = param_specs(&spec);
-    let assignment = fill_groups(&mut config, &params)?;
+    let assignment = fill_groups(&mut config, &spec, &params, &means)?;
     let bytes = fit(&mut config, &spec, &params, &assignment)?;
     Ok(plan(config, spec, bytes, facts, &means))
 }
@@ -332,11 +332,21 @@ fn check_context(config: &Config, facts: &Facts) -> Result<(), Error> {
     Ok(())
 }
 
-fn fill_groups(config: &mut Config, params: &[ParamSpec]) -> Result<Assignment, Error> {
+fn fill_groups(
+    config: &mut Config,
+    spec: &Spec,
+    params: &[ParamSpec],
+    means: &Means,
+) -> Result<Assignment, Error> {
     if config.optim.is_empty() {
-        let width = config.model.width.expect("the model was filled in");
-        let lr = config.train.lr.take().unwrap_or(size::lr(width));
-        config.optim = GroupConfig::defaults(lr);
+        let (train, filled) = (&mut config.train, "the loop was filled in");
+        let (batch, context) = (train.batch.expect(filled), train.context.expect(filled));
+        let vocab = config.data.vocab.expect(filled);
+        let step_tokens = (batch * context) as f64 * f64::from(train.grad_accum);
+        let by_time = means.tokens(&Spec { vocab, ..spec.clone() }, context);
+        let tokens = train.steps.map_or(by_time, |steps| steps as f64 * step_tokens);
+        let lr = train.lr.take().unwrap_or(size::lr(spec.width));
+        config.optim = size::groups(lr, tokens / size::text_tokens(means.train_bytes, vocab));
     }
     let assignment = Assignment::resolve(&config.optim, params)?;
     config.optim = assignment.groups().cloned().collect();

@@ -1,4 +1,11 @@
 //! SIGKILL at random moments: a child process of this very test binary is killed and its run resumed.
+//!
+//! A program of its own: a child that is being spawned shares the open lock files of all threads
+//! around it for a moment.
+
+#[allow(dead_code)]
+#[path = "../suite/common.rs"]
+mod common;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use smidgen_store::Disk;
 use smidgen_train::Changes;
 
-use crate::common::{Place, Watch, tensors};
+use common::{Place, Watch, tensors};
 
 const TEXT: &str = "SMIDGEN_TEST_TEXT";
 const RUN: &str = "SMIDGEN_TEST_RUN";
@@ -21,8 +28,7 @@ const SETS: [&str; 2] = ["train.steps=60", "model.width=64"];
 #[ignore = "runs in a child process"]
 fn child() {
     let (Ok(text), Ok(run)) = (std::env::var(TEXT), std::env::var(RUN)) else { return };
-    let sets: Vec<String> =
-        crate::common::TINY.iter().chain(&SETS).map(|set| set.to_string()).collect();
+    let sets: Vec<String> = common::TINY.iter().chain(&SETS).map(|set| set.to_string()).collect();
     let config = smidgen_train::Config::read(Path::new(&text), &sets).unwrap();
     let run = Path::new(&run);
     let watch = Watch::new();
@@ -35,7 +41,7 @@ fn child() {
 
 fn spawn(place: &Place, run: &Path) -> std::process::Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "kill::child", "--ignored"])
+        .args(["--exact", "child", "--ignored"])
         .env(TEXT, place.run("text"))
         .env(RUN, run)
         .stdout(Stdio::null())
