@@ -116,13 +116,16 @@ def ratio_table(results):
 
 
 def decode_table(results):
-    """Prefill and single-token decoding against every PyTorch mode that measures them."""
+    """Prefill and single-token decoding, and their ratio to the fastest decoding mode of PyTorch, bf16p."""
     keys = ("prefill_tokens_per_s", "decode_tokens_per_s")
-    lines = [row(["engine", "prefill tokens/s", "decode tokens/s"]), row(["---", "---:", "---:"])]
+    lines = [row(["engine", "prefill tokens/s", "decode tokens/s", "prefill / bf16p", "decode / bf16p"])]
+    lines.append(row(["---"] + ["---:"] * 4))
+    peer = [median_of(results, "torch bf16p", key) for key in keys]
     for label in results:
         values = [median_of(results, label, key) for key in keys]
         if None not in values:
-            lines.append(row([label, *(f"{value:.0f}" for value in values)]))
+            ratios = [ratio(ours, theirs) if theirs else "-" for ours, theirs in zip(values, peer)]
+            lines.append(row([label, *(f"{value:.0f}" for value in values), *ratios]))
     return lines if len(lines) > 2 else []
 
 
