@@ -303,7 +303,7 @@ fn fill_loop(config: &mut Config, spec: &Spec, means: &Means) {
         train.steps.get_or_insert(estimate);
     }
     let steps = train.steps.unwrap_or(estimate);
-    let every = *train.val_every.get_or_insert((steps / 10).max(1));
+    let every = *train.val_every.get_or_insert(steps.div_ceil(10).max(1));
     train.ckpt_every.get_or_insert(every);
     let (warmup_steps, min_ratio) = ((steps / 20).max(1), 0.1);
     config.schedule.get_or_insert(Schedule::Cosine { warmup_steps, min_ratio });
