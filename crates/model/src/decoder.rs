@@ -147,24 +147,30 @@ impl Decoder {
     }
 
     /// First values: norms 1, biases 0, matrices N(0, 0.02), those that write to the residual stream
-    /// divided by sqrt(2 L). A function of (seed, parameter's place, index) alone.
+    /// divided by sqrt(2 L). The tables are narrower from a width of 1600 on, so that the first logits
+    /// stay small and the first loss near ln V. A function of (seed, parameter's place, index) alone.
     pub fn init(&self, params: &mut Params, seed: u64) {
         let rng = Rng::new(seed, Stream::Init);
         let into_residual = 0.02 / (2.0 * self.spec.layers as f32).sqrt();
+        let table = (0.8 / (self.spec.width as f32).sqrt()).min(0.02);
         for (id, param) in params.iter_mut() {
             let writes =
                 param.name.ends_with("attn.o.weight") || param.name.ends_with("mlp.down.weight");
             let values = param.value.slice_mut::<f32>();
-            match param.role {
-                Role::Norm => values.fill(1.0),
-                Role::Bias => values.fill(0.0),
-                _ => rng.fill_normal(
-                    id.index() as u64,
-                    0,
-                    if writes { into_residual } else { 0.02 },
-                    values,
-                ),
-            }
+            let std = match param.role {
+                Role::Norm => {
+                    values.fill(1.0);
+                    continue;
+                }
+                Role::Bias => {
+                    values.fill(0.0);
+                    continue;
+                }
+                Role::Embedding | Role::Head => table,
+                _ if writes => into_residual,
+                _ => 0.02,
+            };
+            rng.fill_normal(id.index() as u64, 0, std, values);
         }
     }
 

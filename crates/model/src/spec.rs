@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+/// Rotary angles are tabulated for every position.
+const MOST_POSITIONS: usize = 1 << 20;
+
 /// The shape of a decoder with RMS norms, rotary positions, grouped heads and SwiGLU.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,6 +90,9 @@ impl Spec {
                 return wrong(key, format!("1 to {}", 1 << 28), size);
             }
         }
+        if self.context > MOST_POSITIONS {
+            return wrong("context", format!("at most {MOST_POSITIONS}"), self.context);
+        }
         if !self.heads.is_multiple_of(self.kv_heads) {
             return wrong(
                 "kv_heads",
@@ -151,6 +157,7 @@ mod tests {
             ("head_dim", Spec { head_dim: 7, ..good.clone() }),
             ("ffn", Spec { ffn: 0, ..good.clone() }),
             ("vocab", Spec { vocab: usize::MAX, ..good.clone() }),
+            ("context", Spec { context: 99_999_999, ..good.clone() }),
             ("rope_theta", Spec { rope_theta: f64::NAN, ..good.clone() }),
         ] {
             let message = bad.validate().unwrap_err().to_string();

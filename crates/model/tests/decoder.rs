@@ -73,6 +73,20 @@ fn parameters_are_counted_and_the_first_loss_is_ln_v() {
     }
 }
 
+/// Logits of a wide model would spread by more than one with tables as wide as its matrices.
+#[test]
+fn a_wide_model_begins_near_ln_v_too() {
+    let device = Device::cpu(Ledger::new(), 2);
+    let spec = Spec { tied: true, ..Spec::new(512, 3072, 1, 24, 64, 32) };
+    let (decoder, params) = build(&device, spec);
+    let batch = TokenBatch::whole(1, (0..32).map(|i| i * 11 % 512).collect()).unwrap();
+    let mut tape = Tape::inference(&device, Compute::F32, &params);
+    let next: Vec<u32> = (1..33).map(|i| i * 11 % 512).collect();
+    let loss = decoder.loss(&mut tape, &batch, targets(&next), Keep::Values).unwrap();
+    let value = tape.value(loss).unwrap().to_vec()[0];
+    assert!((value - 512f32.ln()).abs() < 0.5, "{value}");
+}
+
 #[test]
 fn later_tokens_and_other_documents_change_nothing() {
     let device = Device::cpu(Ledger::new(), 2);

@@ -15,9 +15,6 @@ use super::train::{RUNS, outcome, shown};
 use crate::exit::Fault;
 use crate::out::{self, Table};
 
-/// The file that the system locks while a run is going.
-const LOCK: &str = "run.lock";
-
 /// List and look at run directories.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -186,7 +183,7 @@ fn row(run: &RunView) -> Row {
     let last = |key: &str| metrics.iter().rev().find_map(|line| line[key].as_f64());
     let path = run.path();
     let status = match &outcome {
-        _ if is_locked(path) => State::Running,
+        _ if run.is_in_use() => State::Running,
         _ if damaged => State::Damaged,
         Some(outcome) if outcome.status == Status::Finished => State::Finished,
         _ => State::Stopped,
@@ -205,13 +202,6 @@ fn row(run: &RunView) -> Row {
 
 fn read_config(run: &RunView) -> Option<Config> {
     config::parse(&run.read_text(RUN_TOML).ok()?, &run.file(RUN_TOML)).ok()
-}
-
-/// Whether a process is writing the run. A shared lock does not disturb one that is about to start
-/// for longer than it takes to let go again.
-fn is_locked(run: &Path) -> bool {
-    let Ok(file) = fs::File::open(run.join(LOCK)) else { return false };
-    matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
 }
 
 /// Bytes of all files below; what cannot be read counts nothing.

@@ -27,3 +27,10 @@ pub(super) fn lock(run: &Path) -> Result<File, Error> {
         Err(TryLockError::Error(e)) => Err(Error::at("lock", &path)(e)),
     }
 }
+
+/// Whether a process is writing the run at `run`. Asked with a shared lock, which other readers may
+/// hold as well; a writer that starts in that moment would see the run in use.
+pub(super) fn is_locked(run: &Path) -> bool {
+    let Ok(file) = File::open(run.join(LOCK)) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 
-use super::{BEST, CKPT, DATA, LATEST, METRICS_JSONL, RUN_TOML, metrics};
+use super::{BEST, CKPT, DATA, LATEST, METRICS_JSONL, RUN_TOML, lock, metrics};
 use crate::checkpoint::{REPLACED, Skipped, step_name, step_of};
 use crate::{Checkpoint, Error};
 
@@ -55,6 +55,11 @@ impl fmt::Display for Which {
 }
 
 impl RunView {
+    /// Whether a process is writing the run.
+    pub fn is_in_use(&self) -> bool {
+        lock::is_locked(self.path())
+    }
+
     /// A run directory that exists.
     /// Fails with [`Error::Missing`], or [`Error::NotARun`] where it has no `run.toml`.
     pub fn open(path: &Path) -> Result<Self, Error> {
