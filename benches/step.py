@@ -43,7 +43,9 @@ def last_object(command, log, label):
         print(f"  {label}: failed ({done.returncode}): {tail}", file=sys.stderr)
         return None
     result = json.loads(lines[-1])
-    log.write(json.dumps(dict(run=label, command=[str(part) for part in command], result=result)) + "\n")
+    # Programs by name: the log is kept, and folders belong to one machine.
+    shown = [pathlib.PurePath(part).name if "/" in str(part) else str(part) for part in command]
+    log.write(json.dumps(dict(run=label, command=shown, result=result)) + "\n")
     log.flush()
     return result
 

@@ -16,23 +16,34 @@ struct Step {
     probe: &'static [&'static str],
     /// Arguments of `cargo` that are the step.
     run: &'static [&'static str],
+    /// Environment of the step, besides that of the chore.
+    env: &'static [(&'static str, &'static str)],
 }
 
 const STEPS: &[Step] = &[
     Step {
-        name: "full kill, fault and fuzz counts",
+        name: "full kill and fault counts",
         probe: &["--version"],
         run: &["test", "--workspace", "--release", "--", "--ignored", "soak_"],
+        env: &[],
+    },
+    Step {
+        name: "every test optimised, 4000 cases of every property",
+        probe: &["--version"],
+        run: &["test", "--workspace", "--release"],
+        env: &[("PROPTEST_CASES", "4000")],
     },
     Step {
         name: "each feature alone (cargo-hack)",
         probe: &["hack", "--version"],
         run: &["hack", "check", "--workspace", "--each-feature", "--no-dev-deps"],
+        env: &[],
     },
     Step {
         name: "dependency licences and advisories (cargo-deny)",
         probe: &["deny", "--version"],
         run: &["deny", "check"],
+        env: &[],
     },
 ];
 
@@ -61,7 +72,8 @@ pub(crate) fn soak() -> anyhow::Result<ExitCode> {
     log.machine()?;
     let mut outcomes = Vec::new();
     for step in STEPS {
-        log.line(&format!("== {}: cargo {}", step.name, step.run.join(" ")))?;
+        let env: String = step.env.iter().map(|(key, value)| format!("{key}={value} ")).collect();
+        log.line(&format!("== {}: {env}cargo {}", step.name, step.run.join(" ")))?;
         let outcome = run(root, step, &mut log)?;
         log.line(&format!("== {}: {}", step.name, outcome.word()))?;
         outcomes.push(outcome);
@@ -82,6 +94,7 @@ fn run(root: &Path, step: &Step, log: &mut Log) -> anyhow::Result<Outcome> {
     // One pipe for both streams, so that the log has their lines in order.
     let (reader, writer) = io::pipe()?;
     let mut command = cargo(root, step.run);
+    command.envs(step.env.iter().copied());
     command.stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn().with_context(|| format!("cannot start `{}`", step.name))?;
     // The command holds the pipe's writing ends; with them open the reading would not end.
@@ -107,7 +120,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("soak.log");
         let mut log = Log::create(folder.path(), &path).unwrap();
-        let outcome = super::run(folder.path(), &Step { name: "test", probe, run }, &mut log);
+        let outcome =
+            super::run(folder.path(), &Step { name: "test", probe, run, env: &[] }, &mut log);
         (outcome.unwrap(), std::fs::read_to_string(&path).unwrap())
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use smidgen_codec::{Rng, Stream, Tag};
 
 use crate::matmul::{Left, Out, Panels, Right, Store, pack, product};
+use crate::tensor::Shared;
 use crate::{Buffer, Compute, Device, Error, Format, Level, Team, Tensor};
 
 /// Time one measurement takes at least; shorter ones see the clock frequency of the moment.
@@ -48,28 +49,38 @@ pub fn register_rate(team: &Team, kind: Kind) -> Option<f64> {
     Some((team.threads() as u64 * reps * ops) as f64 / best.as_secs_f64())
 }
 
-/// Bytes read and written per second, together, while all threads of `team` copy memory.
-pub fn copy_rate(team: &Team) -> f64 {
+/// Bytes read and written per second, together, while all threads copy memory: 2 MiB pages where the
+/// system gives them, and stores that pass the caches by where there is an instruction for it.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+pub fn copy_rate(device: &Device) -> Result<f64, Error> {
     // Far more than the caches hold, as weights and optimizer state are.
-    const WORDS: usize = 16 << 20;
-    let from = vec![1u64; WORDS];
-    let mut to = vec![0u64; WORDS];
-    let part = WORDS.div_ceil(team.threads());
-    let parts: Vec<std::sync::Mutex<(&mut [u64], &[u64])>> =
-        to.chunks_mut(part).zip(from.chunks(part)).map(std::sync::Mutex::new).collect();
-    let rounds = (0..2 * ROUNDS).map(|_| {
-        let started = Instant::now();
-        team.run(parts.len(), |task| {
-            // Every task has a part of its own; the lock is never waited for.
-            if let Ok(mut part) = parts[task].lock() {
-                let (to, from) = &mut *part;
-                to.copy_from_slice(black_box(from));
-            }
+    const BYTES: usize = 256 << 20;
+    const PART: usize = 1 << 20;
+    let from = device.pool().zeroed(Tag::Workspace, BYTES)?;
+    let mut to = device.pool().zeroed(Tag::Workspace, BYTES)?;
+    let parts = Shared::new(to.as_mut());
+    let mut copy = || {
+        device.team().run(BYTES / PART, |task| {
+            // SAFETY: parts do not overlap.
+            let to = unsafe { parts.slice(task * PART, PART) };
+            copy_past_caches(to, black_box(&from.as_ref()[task * PART..][..PART]));
         });
-        started.elapsed()
-    });
-    let best = rounds.min().expect("at least one round");
-    (2 * WORDS * size_of::<u64>()) as f64 / best.as_secs_f64()
+        Ok(())
+    };
+    Ok((2 * BYTES) as f64 / best_of(&mut copy)?)
+}
+
+/// Copies a part that is a multiple of 64 bytes and begins on one.
+fn copy_past_caches(to: &mut [u8], from: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if Level::detect() >= Level::Avx512 {
+        // SAFETY: the instructions are there; both slices are whole, aligned lines of one length.
+        unsafe { x86::stream(to, from) };
+        return;
+    }
+    to.copy_from_slice(from);
 }
 
 /// Operations per second of a matrix product.
@@ -187,6 +198,22 @@ mod x86 {
 
     use super::SUMS;
 
+    /// # Safety
+    /// Both slices have one length, a multiple of 64 bytes, and `to` begins on such a multiple.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn stream(to: &mut [u8], from: &[u8]) {
+        for (to, from) in to.chunks_exact_mut(64).zip(from.chunks_exact(64)) {
+            // SAFETY: 64 bytes each; buffers of the pool begin on 128.
+            unsafe {
+                _mm512_stream_si512(
+                    to.as_mut_ptr().cast(),
+                    _mm512_loadu_si512(from.as_ptr().cast()),
+                )
+            };
+        }
+        _mm_sfence();
+    }
+
     /// One loop of independent sums over two operands that stay in registers.
     macro_rules! register_loop {
         ($name:ident, $features:literal, $zero:expr, $operand:expr, $step:expr) => {
@@ -239,7 +266,7 @@ mod tests {
         let rates = [register_rate(&team, Kind::Bf16), register_rate(&team, Kind::Int8)];
         assert!(rates.into_iter().flatten().all(|rate| rate > 0.0));
         assert_eq!(rates[0].is_some(), Level::detect().has_bf16_dot());
-        assert!(copy_rate(&team) > 0.0);
+        assert!(copy_rate(&Device::cpu(Ledger::new(), 1)).unwrap() > 0.0);
     }
 
     #[test]

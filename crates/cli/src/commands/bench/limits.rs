@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use smidgen_codec::Ledger;
 use smidgen_tensor::probe::{Kind, copy_rate, register_rate};
-use smidgen_tensor::{Level, Team};
+use smidgen_tensor::{Device, Level};
 use smidgen_train::cpu_name;
 
 use crate::out;
@@ -42,17 +43,19 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Measures here and now.
-    fn measure(threads: usize) -> Limits {
-        let (one, all) = (Team::new(1), Team::new(threads));
-        let rate =
-            |kind| Some(Rate { one: register_rate(&one, kind)?, all: register_rate(&all, kind)? });
-        Limits {
+    fn measure(threads: usize) -> Result<Limits> {
+        let (one, all) = (Device::cpu(Ledger::new(), 1), Device::cpu(Ledger::new(), threads));
+        let rate = |kind| {
+            let one = register_rate(one.team(), kind)?;
+            Some(Rate { one, all: register_rate(all.team(), kind)? })
+        };
+        Ok(Limits {
             threads,
-            copy_bytes_per_s: Rate { one: copy_rate(&one), all: copy_rate(&all) },
+            copy_bytes_per_s: Rate { one: copy_rate(&one)?, all: copy_rate(&all)? },
             f32_ops_per_s: rate(Kind::F32).expect("every machine multiplies f32"),
             bf16_ops_per_s: rate(Kind::Bf16),
             int8_ops_per_s: rate(Kind::Int8),
-        }
+        })
     }
 
     /// Measures in a child process.
@@ -82,7 +85,7 @@ pub(super) fn share(rate: f64, limit: f64) -> String {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let limits = Limits::measure(usize::from(args.threads));
+    let limits = Limits::measure(usize::from(args.threads))?;
     if args.json {
         return out::json(&limits);
     }
