@@ -92,7 +92,8 @@ fn train(error: &Train) -> u8 {
         Train::Value { .. }
         | Train::NoSource
         | Train::UnknownPreset { .. }
-        | Train::ConfigChanged { .. } => USAGE,
+        | Train::ConfigChanged { .. }
+        | Train::CannotOverride { .. } => USAGE,
         Train::Foreign { .. } => UNREADABLE,
         Train::OverBudget { .. } => OVER_BUDGET,
         _ => FAILED,

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// One line on standard output. A reader that went away ends the process quietly.
@@ -20,12 +20,28 @@ pub(crate) fn line(text: impl Display) -> Result<()> {
 /// # Errors
 /// As for [`line()`].
 pub(crate) fn piece(text: impl Display) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match write!(out, "{text}").and_then(|()| out.flush()) {
+    match write(text) {
         // `smidgen runs list | head` is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => Ok(other?),
+        other => other.context("cannot write to standard output"),
     }
+}
+
+/// One line on standard output for work that goes on whoever reads: a reader that went away is
+/// nobody's loss.
+///
+/// # Errors
+/// As for [`line()`].
+pub(crate) fn line_of_work(text: impl Display) -> Result<()> {
+    match write(format_args!("{text}\n")) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
+}
+
+fn write(text: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush())
 }
 
 /// One object on one line on standard output.

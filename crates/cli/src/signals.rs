@@ -1,10 +1,10 @@
-//! Ctrl-C and SIGTERM: the first asks to stop, the second stops.
+//! Ctrl-C, SIGTERM and a closed terminal: the first asks to stop, the second stops.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::exit::INTERRUPTED;
@@ -15,7 +15,7 @@ use crate::exit::INTERRUPTED;
 /// When the system refuses to install the handlers.
 pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         // In this order: the first handler sees the flag as it was before this signal.
         flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), stop.clone())
             .and_then(|_| flag::register(signal, stop.clone()))

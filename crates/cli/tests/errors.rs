@@ -41,7 +41,8 @@ fn configurations_that_cannot_be() {
         ("train.grad=streaming", 2, "`train.grad`"),
         ("train.clip=global", 2, "excludes `clip = \"global\"`"),
         ("data.val_ratio=1.5", 2, "val_ratio`: expected a share between 0 and 1"),
-        ("memory=1KiB", 4, "expected a plan of at most 1024 bytes"),
+        ("memory=1KiB", 4, "expected a plan of at most 1 KiB"),
+        ("optim.rest.lr=1e-3", 2, "`optim`: expected `train.lr` for the automatic groups"),
     ] {
         let mut sets = vec!["--set", set];
         if set == "train.clip=global" {
@@ -72,7 +73,13 @@ fn folders_that_cannot_take_a_run() {
     let place = Place::new();
     fails(place.train("text", 4, &[]), 2, "new or empty folder");
     fs::write(place.path("file"), "").unwrap();
-    fails(place.train("file/run", 4, &[]), 3, "file/run");
+    fails(
+        place.train("file", 4, &[]),
+        2,
+        "`--out`: expected a new or empty folder, but file is a file",
+    );
+    fails(place.train("file/run", 4, &[]), 2, "but file is a file");
+    fails(place.train("file/run", 4, &["--dry-run"]), 2, "but file is a file");
     place.train("run", 4, &[]).assert().success();
     fails(place.train("run", 4, &[]), 2, "--resume");
     let lock = File::open(place.path("run/run.lock")).unwrap();

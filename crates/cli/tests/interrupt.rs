@@ -30,11 +30,25 @@ fn interrupted(place: &Place, out: &str, signal: &str) -> (Option<i32>, String) 
     (child.wait().expect("a child of ours").code(), text)
 }
 
+/// `smidgen train | head` once ended the run with exit code 0.
+#[test]
+fn a_reader_that_goes_away_does_not_end_the_run() {
+    let place = Place::new();
+    let mut command = Command::new(program());
+    command.current_dir(place.path(".")).args(["train", "text", "--out", "run", "--threads", "1"]);
+    command.args(small(60)).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the program starts");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().expect("a child of ours").code(), Some(0));
+    let shown = object(place.smidgen(&["runs", "show", "run", "--json"]));
+    assert_eq!((&shown["status"], &shown["steps"]), (&"finished".into(), &60.into()));
+}
+
 #[test]
 fn an_interrupted_run_goes_on_to_the_undisturbed_result() {
     let place = Place::new();
     let whole = object(place.train("whole", STEPS, &["--json"]));
-    for signal in ["-INT", "-TERM"] {
+    for signal in ["-INT", "-TERM", "-HUP"] {
         let run = format!("cut{signal}");
         let (code, text) = interrupted(&place, &run, signal);
         assert_eq!(code, Some(130), "{text}");

@@ -35,6 +35,19 @@ pub struct Config {
     pub optim: Vec<GroupConfig>,
 }
 
+/// `--set optim.NAME.lr` needs a group of that name; the automatic ones are made later.
+fn check_group_sets(groups: &[GroupConfig], sets: &[String]) -> Result<(), Error> {
+    let written = !groups.is_empty() || sets.iter().any(|set| set.starts_with("optim="));
+    match sets.iter().find(|set| !written && set.starts_with("optim.")) {
+        Some(set) => {
+            let expected =
+                "`train.lr` for the automatic groups, or groups written as `[[optim]]` in a file";
+            Err(Error::value("optim", expected, format!("`--set {set}`")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// `[data]`: the text, its split and its tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -214,8 +227,11 @@ impl Config {
                 let (action, path) = ("read", source.to_path_buf());
                 Error::Store(smidgen_store::Error::Io { action, path, source: error })
             })?;
+            let written: Config = config::load(&text, source, &[])?;
+            check_group_sets(&written.optim, sets)?;
             return Ok(config::load(&text, source, sets)?);
         }
+        check_group_sets(&[], sets)?;
         let mut config: Config = config::load("", source, sets)?;
         config.data.path.get_or_insert_with(|| source.to_path_buf());
         Ok(config)

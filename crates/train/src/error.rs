@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use smidgen_store::Bytes;
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,8 +48,9 @@ pub enum Error {
     },
     /// The plan needs more memory than it may have.
     #[error(
-        "expected a plan of at most {limit_bytes} bytes (`memory`), got {needed_bytes}\n  \
-         hint: a smaller `train.batch`, `model.context` or model, or `train.grad = \"streamed\"`"
+        "`memory`: expected a plan of at most {}, got {}\n  \
+         hint: a smaller `train.batch`, `model.context` or model, or `train.grad = \"streamed\"`",
+        Bytes(*limit_bytes), Bytes(*needed_bytes)
     )]
     OverBudget {
         /// What the plan needs.
@@ -68,6 +71,20 @@ pub enum Error {
         diff: Vec<String>,
         /// The run's `run.toml`.
         path: PathBuf,
+    },
+    /// Changes that no checkpoint can follow, `--override` or not.
+    #[error(
+        "the checkpoint of step {step} cannot go on with these changes, not even with `--override`:\n  {}\n  \
+         because {reason}\n  hint: nothing was changed; begin a new run for them",
+        diff.join("\n  ")
+    )]
+    CannotOverride {
+        /// Step of the checkpoint.
+        step: u64,
+        /// One line for each key that differs.
+        diff: Vec<String>,
+        /// What does not fit.
+        reason: String,
     },
     /// A checkpoint that belongs to something else.
     #[error("checkpoint of step {step}: `{what}`: expected {expected}, got {got}")]

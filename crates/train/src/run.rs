@@ -149,29 +149,33 @@ pub fn resume(dir: &Path, changes: &Changes, cx: Context<'_>) -> Result<Outcome,
     let text = run.read_text(RUN_TOML)?;
     let config: Config = config::load(&text, &run.file(RUN_TOML), &changes.sets)?;
     let checkpoint = newest(&run, cx.progress)?;
-    if let Some(outcome) = finished(&run, &config, checkpoint.as_ref())? {
+    if let Some(outcome) = finished(&run, &config, checkpoint.as_ref(), cx.progress)? {
         let (outcome, run) = (&outcome, run.path());
-        cx.progress.event(Event::Notice("the run is finished; nothing to do"));
+        let text = format!(
+            "the run is finished; nothing to do (its schedule ends at step {}; `--set train.steps=N --override` \
+             makes it longer)",
+            outcome.steps
+        );
+        cx.progress.event(Event::Notice(&text));
         cx.progress.event(Event::Done { outcome, run });
         return Ok(outcome.clone());
     }
-    let (plan, dataset) = if Dataset::exists(run.path()) {
+    // What a checkpoint was made with is never made again: it would not be the same.
+    let (plan, dataset) = if checkpoint.is_some() || Dataset::exists(run.path()) {
         let dataset = Dataset::open(run.path())?;
         (resolve(&config, &dataset_facts(&dataset, cx.machine))?, dataset)
     } else {
         prepare(&config, &run, cx.machine, cx.progress)?
     };
-    if let Some(checkpoint) = &checkpoint {
-        check_unchanged(&run, checkpoint, &plan, &dataset, changes.override_config)?;
-    }
-    run.write_text(RUN_TOML, &config::to_text(&plan.config)?)?;
-    let outcome = run.file(OUTCOME_JSON);
-    if outcome.exists() {
-        cx.files.remove_file(&outcome).map_err(|source| {
-            Error::Store(smidgen_store::Error::Io { action: "remove", path: outcome, source })
-        })?;
-    }
-    begin(plan, dataset, &run, checkpoint, cx, started)
+    let from = match checkpoint {
+        Some(checkpoint) => {
+            let overridden = changes.override_config;
+            let diff = check_unchanged(&run, &checkpoint, &plan, &dataset, overridden)?;
+            Some((checkpoint, diff))
+        }
+        None => None,
+    };
+    begin(plan, dataset, &run, from, cx, started)
 }
 
 /// The newest valid checkpoint, with a word on those that had to be passed over.
@@ -193,13 +197,20 @@ fn finished(
     run: &RunDir,
     config: &Config,
     checkpoint: Option<&Checkpoint>,
+    progress: &mut dyn Progress,
 ) -> Result<Option<Outcome>, Error> {
     if !run.file(OUTCOME_JSON).exists() {
         return Ok(None);
     }
     let Some(checkpoint) = checkpoint else { return Ok(None) };
     let diff = config::diff(&saved_config(checkpoint), &config::to_table(config)?);
-    let mut outcome: Outcome = run.read_json(OUTCOME_JSON)?;
+    let mut outcome: Outcome = match run.read_json(OUTCOME_JSON) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            progress.event(Event::Notice(&format!("{error}; it is made again")));
+            return Ok(None);
+        }
+    };
     if diff.iter().any(|line| matters(line)) || may_go_further(config, &outcome) {
         return Ok(None);
     }
@@ -240,19 +251,24 @@ pub(crate) fn same_dataset(checkpoint: &Checkpoint, sha256: &str) -> Result<(), 
     Err(Error::Foreign { step: checkpoint.step(), what: "dataset".into(), expected, got })
 }
 
+/// The lines in which the configuration differs from the checkpoint's, if it may.
 fn check_unchanged(
     run: &RunDir,
     checkpoint: &Checkpoint,
     plan: &Plan,
     dataset: &Dataset,
     override_config: bool,
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
     let step = checkpoint.step();
     same_dataset(checkpoint, &dataset.sha256)?;
     let mut diff = config::diff(&saved_config(checkpoint), &config::to_table(&plan.config)?);
     diff.retain(|line| matters(line));
+    if override_config && diff.iter().any(|line| line.starts_with("`data.")) {
+        let reason = "the data is prepared already".to_string();
+        return Err(Error::CannotOverride { step, diff, reason });
+    }
     if diff.is_empty() || override_config {
-        return Ok(());
+        return Ok(diff);
     }
     Err(Error::ConfigChanged { step, diff, path: run.file(RUN_TOML) })
 }
@@ -280,7 +296,7 @@ fn begin(
     plan: Plan,
     dataset: Dataset,
     run: &RunDir,
-    checkpoint: Option<Checkpoint>,
+    from: Option<(Checkpoint, Vec<String>)>,
     cx: Context<'_>,
     started: Instant,
 ) -> Result<Outcome, Error> {
@@ -288,12 +304,20 @@ fn begin(
     let device = Device::cpu_at(Ledger::new(), plan.threads(), cx.machine.level);
     let mut params = Params::new();
     let mut model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
-    note_environment(run, &plan, &device, model.name(), cx.progress)?;
+    let objective = model.name();
     let mut trainer = Trainer::new(&device, recipe(&plan), &mut model, params)?;
-    if let Some(checkpoint) = checkpoint {
-        trainer.load(&checkpoint)?;
-        cx.progress.event(Event::Resumed { step: trainer.standing.step });
+    if let Some((checkpoint, diff)) = from {
+        let step = checkpoint.step();
+        trainer.load(&checkpoint).map_err(|error| match diff.is_empty() {
+            true => error,
+            false => Error::CannotOverride { step, diff, reason: error.to_string() },
+        })?;
+        cx.progress.event(Event::Resumed { step });
     }
+    // Only now is it certain that the run goes on like this.
+    run.write_text(RUN_TOML, &config::to_text(&plan.config)?)?;
+    forget_outcome(run, &*cx.files)?;
+    note_environment(run, &plan, &device, objective, cx.progress)?;
     let mut config = plan.config.clone();
     let course = course(&plan, facts(&config, &dataset)?);
     let mut fixed = |steps| {
@@ -311,6 +335,17 @@ fn begin(
     let outcome = go(&mut trainer, &course, around)?;
     cx.progress.event(Event::Done { outcome: &outcome, run: run.path() });
     Ok(outcome)
+}
+
+/// A run that goes on is not finished.
+fn forget_outcome(run: &RunDir, files: &dyn Files) -> Result<(), Error> {
+    let path = run.file(OUTCOME_JSON);
+    if !path.exists() {
+        return Ok(());
+    }
+    files
+        .remove_file(&path)
+        .map_err(|source| Error::Store(smidgen_store::Error::Io { action: "remove", path, source }))
 }
 
 fn recipe(plan: &Plan) -> Recipe {

@@ -149,6 +149,13 @@ fn generate(
     // Every document of the training text began with this token.
     let mut ids = vec![tokenizer.eot()];
     ids.extend(tokenizer.encode(prompt)?);
+    // Attention to far more than the model ever saw says nothing, and costs the square of it.
+    let most = (64 * model.decoder.spec().context).max(1 << 14);
+    if ids.len() > most {
+        let text =
+            format!("`--prompt`: expected at most {most} tokens for this model, got {}", ids.len());
+        return Err(Fault::usage(text).into());
+    }
     let capacity = ids.len() + args.max_tokens as usize;
     note_context(model, capacity);
     let mut session = Session::new(device, model.compute, &model.decoder, &model.params, capacity)?;

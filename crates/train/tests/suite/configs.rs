@@ -56,7 +56,7 @@ fn wrong_settings_are_named() {
         ("data.vocab=10", "`data.vocab`: expected 257 to"),
         ("data.val_ratio=1.5", "`val_ratio`: expected a share between 0 and 1, got 1.5"),
         ("data.path=no/such/folder", "does not exist"),
-        ("memory=1KiB", "expected a plan of at most 1024 bytes"),
+        ("memory=1KiB", "expected a plan of at most 1 KiB"),
         ("memory=lots", "`memory`"),
         ("schedule.kind=zigzag", "zigzag"),
         ("optim=[{name='a', rule='adamv'}]", "did you mean `adamw`?"),

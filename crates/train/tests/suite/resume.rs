@@ -120,6 +120,45 @@ fn an_edited_run_toml_is_a_changed_configuration() {
     assert!(error.to_string().contains("`train.max_norm`: 1.0 -> 2.0"), "{error}");
 }
 
+/// `run.toml` once kept a change that the checkpoint could not follow, and no resume worked any more.
+#[test]
+fn a_change_the_checkpoint_cannot_follow_changes_nothing() {
+    let place = Place::new();
+    place.train("whole", &[]);
+    place.until("run", &[], 3);
+    for set in ["train.batch=3", "model.width=48", "optim.rest.state=bf16", "data.vocab=290"] {
+        let changes = Changes { sets: vec![set.into()], override_config: true };
+        let error = Watch::new().resume(&place.run("run"), &changes, Arc::new(Disk)).unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, Error::CannotOverride { step: 3, .. }), "{set}: {message}");
+        assert!(message.contains(set.split('=').next().unwrap()), "{set}: {message}");
+    }
+    place.resume("run");
+    assert!(tensors(&place.run("whole"), 8) == tensors(&place.run("run"), 8));
+}
+
+/// Data was once prepared anew from whatever the source held, over the tokenizer of the checkpoints.
+#[test]
+fn lost_data_is_not_made_again_under_a_checkpoint() {
+    let place = Place::new();
+    place.until("run", &[], 3);
+    let tokenizer = std::fs::read(place.run("run").join("tokenizer.json")).unwrap();
+    std::fs::remove_dir_all(place.run("run").join("data")).unwrap();
+    let error =
+        Watch::new().resume(&place.run("run"), &Changes::default(), Arc::new(Disk)).unwrap_err();
+    assert!(error.to_string().contains("dataset.json"), "{error}");
+    assert!(tokenizer == std::fs::read(place.run("run").join("tokenizer.json")).unwrap());
+}
+
+#[test]
+fn a_damaged_outcome_is_made_again() {
+    let place = Place::new();
+    let outcome = place.train("run", &[]);
+    std::fs::write(place.run("run").join("outcome.json"), "{").unwrap();
+    let again = place.resume("run");
+    assert_eq!((again.steps, again.val_loss), (outcome.steps, outcome.val_loss));
+}
+
 #[test]
 fn limits_may_be_raised_on_a_finished_run() {
     let place = Place::new();

@@ -10,7 +10,7 @@ use smidgen_store::Bytes;
 use smidgen_train::{Changes, Config, Context, Machine, Status, dry_run, fresh_run_dir, resume};
 
 use self::screen::Screen;
-use crate::exit::INTERRUPTED;
+use crate::exit::{Fault, INTERRUPTED};
 use crate::{out, signals};
 
 pub(super) use self::tables::{outcome, shown};
@@ -25,7 +25,7 @@ pub(super) const RUNS: &str = "runs";
     else is automatic.\nCONFIG is a .toml file. The run directory keeps tokenizer, data, checkpoints and \
     metrics.\n\nExamples:\n  smidgen train .\n  \
     smidgen train notes/ --out runs/notes --max-minutes 10\n  \
-    smidgen train config.toml --set train.steps=500 --set optim.rest.lr=1e-3\n  \
+    smidgen train config.toml --set train.steps=500 --set train.lr=1e-3\n  \
     smidgen train --resume runs/notes\n\n\
     Ctrl-C finishes the step and saves (exit code 130); a second one ends at once."
 )]
@@ -81,10 +81,12 @@ pub(crate) fn run(args: Args) -> Result<u8> {
             let source = source.clone().unwrap_or_default();
             let config = args.config(&source)?;
             if args.dry_run {
+                args.out.as_deref().map_or(Ok(()), check_out)?;
                 return plan(&args, &config, &mut screen);
             }
             let fresh = || fresh_run_dir(Path::new(RUNS), &source);
             let dir = args.out.clone().unwrap_or_else(fresh);
+            check_out(&dir)?;
             smidgen_train::train(&config, &dir, Context::new(&mut screen, &stop))
         }
     };
@@ -95,6 +97,20 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         out::json(&outcome)?;
     }
     Ok(if outcome.status == Status::Interrupted { INTERRUPTED } else { 0 })
+}
+
+/// A run directory is a new or empty folder below folders.
+fn check_out(dir: &Path) -> Result<()> {
+    match dir.ancestors().find(|path| path.exists()) {
+        Some(path) if !path.is_dir() => {
+            let text = format!(
+                "`--out`: expected a new or empty folder, but {} is a file",
+                path.display()
+            );
+            Err(Fault::usage(text).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn plan(args: &Args, config: &Config, screen: &mut Screen) -> Result<u8> {

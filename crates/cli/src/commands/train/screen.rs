@@ -58,7 +58,7 @@ impl Screen {
                 out::note(&text);
                 Ok(())
             }
-            false => out::line(&text),
+            false => out::line_of_work(&text),
         };
         let done = match &self.bar {
             Some(bar) => bar.suspend(print),
