@@ -146,3 +146,13 @@ fn benches_refuse_impossible_sizes() {
     fails(bench(&["--steps", "3"]), 2, "`steps`: expected more than 3");
     fails(bench(&["--grad", "streamed", "--clip", "global"]), 2, "excludes `clip = \"global\"`");
 }
+
+/// A megabyte of prompt once kept a small model busy without a word.
+#[test]
+fn a_prompt_far_beyond_the_model_is_refused() {
+    let place = Place::new();
+    place.train("run", 4, &[]).assert().success();
+    fs::write(place.path("long.txt"), "The owl met the hen. ".repeat(20_000)).unwrap();
+    let generate = place.smidgen(&["generate", "run", "--prompt-file", "long.txt"]);
+    fails(generate, 2, "`--prompt`: expected at most 16384 tokens");
+}
