@@ -18,7 +18,7 @@ pub struct Config {
     /// Threads that compute; automatic: all the process may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// What the run may take in all; automatic: three quarters of the machine's memory.
+    /// A plan whose bytes are more is refused; automatic: three quarters of the machine's memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
     /// Where the text comes from.

@@ -381,7 +381,15 @@ fn note_environment(
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
     let kernels = device.level().name();
-    let before: Option<Environment> = run.read_json(ENV_JSON).ok();
+    let before: Option<Environment> = match run.read_json(ENV_JSON) {
+        Ok(before) => Some(before),
+        Err(error) if run.file(ENV_JSON).exists() => {
+            let text = format!("{error}; which kernels the run was computed with is not known");
+            progress.event(Event::Notice(&text));
+            None
+        }
+        Err(_) => None,
+    };
     if let Some(before) = before.filter(|before| before.kernels != kernels) {
         let text = format!(
             "this run was computed with `{}` kernels and goes on with `{kernels}`: \

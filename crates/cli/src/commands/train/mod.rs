@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Compute threads [default: all this process may use]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// What the run may take in all, such as 2GiB [default: three quarters of the memory]
+    /// Refuse a plan of more bytes, such as 2GiB [default: three quarters of the memory]
     #[arg(long, value_name = "BYTES")]
     memory: Option<Bytes>,
     /// Take files that the rules would skip; may be repeated
