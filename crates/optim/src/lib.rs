@@ -47,5 +47,5 @@ pub use param_spec::{ParamSpec, Role};
 pub use policy::{Clip, GradMode, GradPolicy, Guard, Verdict};
 pub use rule::{Optimizer, Param, Slot, SlotSpec, StepCx};
 pub use rules::{RULES, RuleEntry, rule_by_name};
-pub use schedule::Schedule;
+pub use schedule::{Decay, FinalRatioOf, OneCycle, Schedule};
 pub use state::{OptimState, StateTensor};

@@ -38,6 +38,8 @@ pub struct StepCx<'a> {
     /// The scheduled rate; [`OptimState`](crate::OptimState) sets it for each parameter, to its
     /// group's base rate times `multiplier`.
     pub lr: f64,
+    /// The decay of the first average, where the schedule says it; it takes the place of the rule's.
+    pub beta1: Option<f64>,
     /// Gradients are multiplied by this before use: the factor of clipping and normalisation.
     pub grad_scale: f32,
     /// Random numbers for the rounding of state.
@@ -47,7 +49,8 @@ pub struct StepCx<'a> {
 impl<'a> StepCx<'a> {
     /// Update `step` with the multiplier, the rate and the gradient scale at 1.
     pub fn new(team: &'a Team, step: u64, rng: Rng) -> Self {
-        Self { team, level: Level::detect(), step, multiplier: 1.0, lr: 1.0, grad_scale: 1.0, rng }
+        let (level, beta1) = (Level::detect(), None);
+        Self { team, level, step, multiplier: 1.0, lr: 1.0, beta1, grad_scale: 1.0, rng }
     }
 }
 

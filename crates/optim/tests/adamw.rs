@@ -113,3 +113,20 @@ fn two_hundred_steps_match_the_golden_trajectory() {
         }
     }
 }
+
+#[test]
+fn a_scheduled_beta_takes_the_place_of_the_rules_own() {
+    let two_steps = |group: GroupConfig, beta1| {
+        let mut run = Run::new(group, vec![0.5; 4]);
+        for step in 1..=2 {
+            let cx = StepCx::new(&run.team, step, Rng::new(1, Stream::Rounding));
+            let cx = StepCx { beta1, ..cx };
+            run.state.step(&cx, 0, &mut run.value, &[1.0, -0.1 * step as f32, 0.0, 3.0]).unwrap();
+        }
+        run.value
+    };
+    let own = GroupConfig { betas: Some([0.7, 0.95]), ..group(0.01, 0.0, 1e-8) };
+    let scheduled = two_steps(group(0.01, 0.0, 1e-8), Some(0.7));
+    assert_eq!(two_steps(own, None), scheduled);
+    assert_ne!(two_steps(group(0.01, 0.0, 1e-8), None), scheduled);
+}

@@ -5,7 +5,8 @@
 //! State: two slots, 8 bytes per value in f32. The decay acts on the old value with the scheduled
 //! rate, and eps stands outside the root. Corrections are computed in f64, once per step.
 //! Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization (arXiv 1711.05101),
-//! algorithm 2. Differs: the schedule's multiplier is in the rate.
+//! algorithm 2. Differs: the schedule's multiplier is in the rate; where a schedule cycles b1, the
+//! correction takes the present one, as PyTorch does.
 
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +58,7 @@ impl Optimizer for AdamW {
 
     fn step(&self, cx: &StepCx<'_>, param: Param<'_>, slots: &mut [Slot]) -> Result<(), Error> {
         let correction = |beta: f64| 1.0 - beta.powf(cx.step as f64);
-        let [beta1, beta2] = self.betas;
+        let [beta1, beta2] = [cx.beta1.unwrap_or(self.betas[0]), self.betas[1]];
         let (b1, rest1) = (beta1 as f32, (1.0 - beta1) as f32);
         let (b2, rest2) = (beta2 as f32, (1.0 - beta2) as f32);
         let rate = (cx.lr / correction(beta1)) as f32;
