@@ -362,5 +362,6 @@ fn step_cx<'a>(
 ) -> StepCx<'a> {
     let rng = Rng::new(recipe.seed, Stream::Rounding);
     let cx = StepCx::new(device.team(), standing.updates + 1, rng);
-    StepCx { multiplier, level: device.level(), ..cx }
+    let beta1 = recipe.schedule.beta1(standing.step, standing.horizon.unwrap_or(u64::MAX));
+    StepCx { multiplier, beta1, level: device.level(), ..cx }
 }
