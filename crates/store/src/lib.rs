@@ -30,6 +30,7 @@ mod bytes;
 mod checkpoint;
 pub mod config;
 mod error;
+pub mod events;
 mod faulty;
 mod files;
 mod hash;

@@ -4,6 +4,7 @@
 //! run.toml       configuration, resolved     ckpt/step-00001000/  checkpoints
 //! env.json       machine, kernels, versions  ckpt/latest          names the newest
 //! metrics.jsonl  one line per record         ckpt/best            names the best
+//! events/        the same for TensorBoard
 //! ledger.json    bytes by tag                data/                tokenizer and shards
 //! run.lock       held by the running program
 //! ```
@@ -15,6 +16,7 @@ mod view;
 
 pub use dir::RunDir;
 pub use metrics::Metrics;
+pub(crate) use view::names;
 pub use view::{RunView, Which};
 
 /// The resolved configuration; its presence makes a folder a run directory.
@@ -28,6 +30,7 @@ pub const LEDGER_JSON: &str = "ledger.json";
 
 const DATA: &str = "data";
 const CKPT: &str = "ckpt";
+const EVENTS: &str = "events";
 const LATEST: &str = "latest";
 const BEST: &str = "best";
 const LOCK: &str = "run.lock";

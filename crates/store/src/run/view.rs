@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 
-use super::{BEST, CKPT, DATA, LATEST, METRICS_JSONL, RUN_TOML, lock, metrics};
+use super::{BEST, CKPT, DATA, EVENTS, LATEST, METRICS_JSONL, RUN_TOML, lock, metrics};
 use crate::checkpoint::{REPLACED, Skipped, step_name, step_of};
 use crate::{Checkpoint, Error};
 
@@ -101,6 +101,11 @@ impl RunView {
     /// The folder of all checkpoints.
     pub fn ckpt_folder(&self) -> PathBuf {
         self.path.join(CKPT)
+    }
+
+    /// The folder of TensorBoard event files, there or not.
+    pub fn events_folder(&self) -> PathBuf {
+        self.path.join(EVENTS)
     }
 
     /// The folder of one checkpoint, there or not.
@@ -208,7 +213,7 @@ impl RunView {
 }
 
 /// The names in a folder; none where the folder is missing.
-pub(super) fn names(folder: &Path) -> Result<Vec<String>, Error> {
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, Error> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
