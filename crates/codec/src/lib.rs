@@ -34,7 +34,7 @@ pub mod simd;
 
 pub use error::Error;
 pub use format::{Codec, Rounding, Sign};
-pub use formats::{Bf16, F32};
+pub use formats::{Bf16, F16, F32, Q8_0};
 pub use layout::Layout;
 pub use ledger::{Entry, Ledger, Tag};
 pub use nearest::nearest;

@@ -5,10 +5,10 @@ use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{Bf16, Codec, Error, F32, Sign};
+use crate::{Bf16, Codec, Error, F16, F32, Q8_0, Sign};
 
 /// Every format with its default parameters. Configs, errors and the test matrix read this list.
-pub static CODECS: &[&dyn Codec] = &[&F32, &Bf16];
+pub static CODECS: &[&dyn Codec] = &[&F32, &Bf16, &F16, &Q8_0];
 
 /// A format with its parameters: a cheap handle to a [`Codec`].
 ///
@@ -28,6 +28,10 @@ impl Format {
     pub const F32: Format = Format(Handle::Listed(&F32));
     /// The upper half of a 32-bit float.
     pub const BF16: Format = Format(Handle::Listed(&Bf16));
+    /// 16-bit floats of IEEE 754.
+    pub const F16: Format = Format(Handle::Listed(&F16));
+    /// 8-bit integers in blocks of 32, as in GGUF.
+    pub const Q8_0: Format = Format(Handle::Listed(&Q8_0));
 
     /// A handle to a codec that is not in the registry with these parameters.
     pub fn new(codec: impl Codec + 'static) -> Self {
@@ -159,7 +163,7 @@ mod tests {
         let message = Format::by_name("bf61").unwrap_err().to_string();
         assert_eq!(
             message,
-            "unknown format `bf61`, expected one of: f32, bf16\n  hint: did you mean `bf16`?"
+            "unknown format `bf61`, expected one of: f32, bf16, f16, q8_0\n  hint: did you mean `bf16`?"
         );
         assert!(Format::by_id(999).unwrap_err().to_string().contains("999"));
     }

@@ -23,6 +23,9 @@ fn bound(format: &Format) -> (f32, f32) {
     match format.name() {
         "f32" => (0.0, 0.0),
         "bf16" => (1.0 / 256.0, f32::MIN_POSITIVE),
+        "f16" => (1.0 / 2048.0, 2f32.powi(-24)),
+        // Half a step, and the rounding of the scale.
+        "q8_0" => (1.0 / 2048.0, 0.51 / 127.0),
         "toy" => (1e-6, 0.51 / if format.sign() == Sign::Signed { 127.0 } else { 255.0 }),
         other => panic!("no bound for `{other}`"),
     }
