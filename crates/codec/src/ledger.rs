@@ -4,7 +4,7 @@
 //! A memory figure in any report is read here or from the operating system, never from a formula.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// What a buffer is for. This list and no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,27 +77,89 @@ impl Counter {
     }
 }
 
-/// Counts live and peak bytes per [`Tag`] and in total. Clones share one count.
+/// A booking that would pass the limit of a [`Ledger`]; nothing was booked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{bytes} bytes for `{}` do not fit: {live} of {limit} bytes are in use", tag.name())]
+pub struct Refused {
+    /// What the bytes were for.
+    pub tag: Tag,
+    /// How many were asked for.
+    pub bytes: usize,
+    /// How many were booked under all tags.
+    pub live: usize,
+    /// The most there may be.
+    pub limit: usize,
+}
+
+/// Counts live and peak bytes per [`Tag`] and in total, up to a limit. Clones share one count.
 #[derive(Clone, Default, Debug)]
-pub struct Ledger(Arc<Counters>);
+pub struct Ledger(Arc<Counts>);
 
 #[derive(Default, Debug)]
-struct Counters {
+struct Counts {
     tags: [Counter; Tag::ALL.len()],
     total: Counter,
+    limit: Option<usize>,
+    refusals: AtomicU64,
+    /// Bookings until one is refused for a test; 0 for never.
+    refuse_in: AtomicU64,
 }
 
 impl Ledger {
-    /// An empty ledger.
+    /// An empty ledger without a limit.
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// An empty ledger that refuses what would make its total pass `bytes`.
+    pub fn limited(bytes: usize) -> Self {
+        Self(Arc::new(Counts { limit: Some(bytes), ..Counts::default() }))
+    }
+
+    /// The most bytes there may be under all tags.
+    pub fn limit(&self) -> Option<usize> {
+        self.0.limit
+    }
+
     /// Books `bytes` under `tag` until the entry is dropped.
-    pub fn book(&self, tag: Tag, bytes: usize) -> Entry {
-        self.0.tags[tag as usize].add(bytes);
-        self.0.total.add(bytes);
-        Entry { ledger: self.clone(), tag, bytes }
+    ///
+    /// # Errors
+    /// [`Refused`] when the total would pass the limit.
+    pub fn try_book(&self, tag: Tag, bytes: usize) -> Result<Entry, Refused> {
+        let counts = &*self.0;
+        let limit = counts.limit.unwrap_or(usize::MAX);
+        let grow = |live: usize| live.checked_add(bytes).filter(|sum| *sum <= limit);
+        let booked = match self.is_refused_for_a_test() {
+            true => Err(self.total_live_bytes()),
+            false => counts.total.live.fetch_update(Relaxed, Relaxed, grow),
+        };
+        match booked {
+            Ok(before) => {
+                counts.total.peak.fetch_max(before + bytes, Relaxed);
+                counts.tags[tag as usize].add(bytes);
+                Ok(Entry { ledger: self.clone(), tag, bytes })
+            }
+            Err(live) => {
+                counts.refusals.fetch_add(1, Relaxed);
+                Err(Refused { tag, bytes, live, limit })
+            }
+        }
+    }
+
+    /// How many bookings were refused so far.
+    pub fn refusals(&self) -> u64 {
+        self.0.refusals.load(Relaxed)
+    }
+
+    /// For tests of what a refusal does: the `n`-th booking from now on, counted from 0, is refused
+    /// whatever the limit; the ones after it are not.
+    pub fn refuse_nth(&self, n: u64) {
+        self.0.refuse_in.store(n + 1, Relaxed);
+    }
+
+    fn is_refused_for_a_test(&self) -> bool {
+        let count_down = |left: u64| left.checked_sub(1);
+        self.0.refuse_in.fetch_update(Relaxed, Relaxed, count_down) == Ok(1)
     }
 
     /// Bytes booked now under `tag`.
@@ -169,10 +231,10 @@ mod tests {
     #[test]
     fn counts_live_and_peak_per_tag() {
         let ledger = Ledger::new();
-        let a = ledger.book(Tag::Grads, 100);
-        let b = ledger.book(Tag::State, 50);
+        let a = ledger.try_book(Tag::Grads, 100).unwrap();
+        let b = ledger.try_book(Tag::State, 50).unwrap();
         drop(a);
-        let _c = ledger.book(Tag::Grads, 60);
+        let _c = ledger.try_book(Tag::Grads, 60).unwrap();
         assert_eq!(ledger.live_bytes(Tag::Grads), 60);
         assert_eq!(ledger.peak_bytes(Tag::Grads), 100);
         assert_eq!(ledger.total_live_bytes(), 110);
@@ -180,5 +242,28 @@ mod tests {
         drop(b);
         ledger.reset_peaks();
         assert_eq!(ledger.total_peak_bytes(), 60);
+    }
+
+    #[test]
+    fn the_total_never_passes_the_limit() {
+        let ledger = Ledger::limited(100);
+        let kept = ledger.try_book(Tag::Weights, 60).unwrap();
+        let refused = ledger.try_book(Tag::Grads, 41).unwrap_err();
+        assert_eq!(refused, Refused { tag: Tag::Grads, bytes: 41, live: 60, limit: 100 });
+        assert!(refused.to_string().contains("41 bytes for `grads`"));
+        assert_eq!((ledger.refusals(), ledger.peak_bytes(Tag::Grads)), (1, 0));
+        let rest = ledger.try_book(Tag::Grads, 40).unwrap();
+        drop((kept, rest));
+        assert!(ledger.try_book(Tag::State, 100).is_ok());
+        assert!(Ledger::new().try_book(Tag::State, usize::MAX).is_ok());
+    }
+
+    #[test]
+    fn a_test_can_have_any_booking_refused() {
+        let ledger = Ledger::new();
+        ledger.refuse_nth(1);
+        let fates = [(); 4].map(|()| ledger.try_book(Tag::Kv, 8).is_ok());
+        assert_eq!(fates, [true, false, true, true]);
+        assert_eq!((ledger.refusals(), ledger.total_peak_bytes()), (1, 8));
     }
 }

@@ -16,6 +16,20 @@ pub enum Error {
         /// How many the ledger counts in all.
         live: usize,
     },
+    /// The bytes would pass the limit of the ledger.
+    #[error(
+        "memory budget: {bytes} bytes for `{tag}` do not fit, {live} of {limit} bytes are in use\n  hint: a larger budget, or a smaller batch, context or model"
+    )]
+    OverBudget {
+        /// What the bytes were for.
+        tag: &'static str,
+        /// How many were asked for.
+        bytes: usize,
+        /// How many are in use.
+        live: usize,
+        /// The most there may be.
+        limit: usize,
+    },
     /// Two shapes do not fit together.
     #[error("`{what}`: expected shape {expected:?}, got {got:?}")]
     Shape {
@@ -50,4 +64,11 @@ pub enum Error {
 /// Shape error in one line.
 pub(crate) fn shape(what: impl Into<String>, expected: &[usize], got: &[usize]) -> Error {
     Error::Shape { what: what.into(), expected: expected.to_vec(), got: got.to_vec() }
+}
+
+impl Error {
+    /// Whether memory was refused, so that the same work in smaller pieces may succeed.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Error::OutOfMemory { .. } | Error::OverBudget { .. })
+    }
 }

@@ -1,138 +1,22 @@
 //! Pooled memory under the ledger.
 //!
-//! One range of addresses per pool, taken from the system in steps of 2 MiB and never given back:
-//! returning large blocks to the kernel costs up to nine times the work done in them. The lowest
-//! free place that fits is used first, so the range stays as short as the live bytes allow.
+//! One range of addresses per pool, opened in steps of 2 MiB as buffers need it; the lowest free place
+//! that fits is used first, so that little more is open than is live. A limit on the ledger is a limit on
+//! the open bytes too: it bounds the memory that the system counts, not only the sum of the buffers.
 
 #![allow(unsafe_code)]
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+mod arena;
+mod ranges;
 
-use smidgen_codec::{Entry, Ledger, Tag};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use smidgen_codec::{Entry, Ledger, Refused, Tag};
+
+use self::arena::{Arena, Denied};
 use crate::Error;
 
 const ALIGN: usize = 128;
-const STEP: usize = 2 << 20;
-/// Addresses to reserve, not memory: twice what the machine has, so that fragments never end it.
-fn address_range() -> usize {
-    // SAFETY: sysconf reads two numbers and has no other effect.
-    let (pages, size) =
-        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-    let memory = usize::try_from(pages)
-        .ok()
-        .zip(usize::try_from(size).ok())
-        .map_or(0, |(pages, size)| pages.saturating_mul(size));
-    memory.saturating_mul(2).clamp(1 << 36, 1 << 46)
-}
-
-struct Arena {
-    base: *mut u8,
-    /// Bytes from `base` on that may be written.
-    open: usize,
-    range: usize,
-    /// Free places below `open`: offset -> length, never adjacent.
-    free: BTreeMap<usize, usize>,
-}
-
-// SAFETY: the addresses belong to the arena alone; the mutex around it orders all access.
-unsafe impl Send for Arena {}
-
-impl Arena {
-    fn new() -> Arena {
-        let mut range = address_range();
-        loop {
-            // SAFETY: a fresh reservation that touches no existing mapping.
-            let base = unsafe {
-                libc::mmap(
-                    std::ptr::null_mut(),
-                    range,
-                    libc::PROT_NONE,
-                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                    -1,
-                    0,
-                )
-            };
-            if base != libc::MAP_FAILED {
-                return Arena { base: base.cast(), open: 0, range, free: BTreeMap::new() };
-            }
-            if range <= STEP {
-                return Arena {
-                    base: std::ptr::null_mut(),
-                    open: 0,
-                    range: 0,
-                    free: BTreeMap::new(),
-                };
-            }
-            range /= 2;
-        }
-    }
-
-    fn allocate(&mut self, len: usize) -> Option<usize> {
-        let found = self.free.iter().find(|(_, have)| **have >= len).map(|(at, have)| (*at, *have));
-        if let Some((at, have)) = found {
-            self.free.remove(&at);
-            if have > len {
-                self.free.insert(at + len, have - len);
-            }
-            return Some(at);
-        }
-        // The last free place may reach up to the end: grow it instead of leaving a hole.
-        let start = match self.free.last_key_value() {
-            Some((at, have)) if at + have == self.open => *at,
-            _ => self.open,
-        };
-        let end = start.checked_add(len)?.checked_next_multiple_of(STEP)?;
-        self.grow(end)?;
-        self.free.remove(&start);
-        if start + len < end {
-            self.free.insert(start + len, end - start - len);
-        }
-        Some(start)
-    }
-
-    fn grow(&mut self, end: usize) -> Option<()> {
-        if end > self.range {
-            return None;
-        }
-        // SAFETY: the range lies inside the reservation and nobody uses it yet.
-        unsafe {
-            let at = self.base.add(self.open).cast();
-            let len = end - self.open;
-            if libc::mprotect(at, len, libc::PROT_READ | libc::PROT_WRITE) != 0 {
-                return None;
-            }
-            // Read-modify-write passes gain 40-65 % from 2 MiB pages; a refusal costs only that.
-            #[cfg(target_os = "linux")]
-            libc::madvise(at, len, libc::MADV_HUGEPAGE);
-        }
-        self.open = end;
-        Some(())
-    }
-
-    fn release(&mut self, mut at: usize, mut len: usize) {
-        if let Some((before, have)) = self.free.range(..at).next_back().map(|(a, l)| (*a, *l))
-            && before + have == at
-        {
-            self.free.remove(&before);
-            (at, len) = (before, have + len);
-        }
-        if let Some(have) = self.free.remove(&(at + len)) {
-            len += have;
-        }
-        self.free.insert(at, len);
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        if !self.base.is_null() {
-            // SAFETY: every buffer holds the pool alive, so none is left.
-            unsafe { libc::munmap(self.base.cast(), self.range) };
-        }
-    }
-}
 
 /// Where tensors, gradients and state live. Clones share one pool.
 #[derive(Clone)]
@@ -144,12 +28,7 @@ pub struct Pool {
 impl Pool {
     /// An empty pool that reports to `ledger`.
     pub fn new(ledger: Ledger) -> Self {
-        let mut arena = Arena::new();
-        // The range starts on a huge page, whatever address the system chose.
-        let skip = arena.base.align_offset(STEP);
-        if skip < arena.range {
-            arena.open = skip;
-        }
+        let arena = Arena::new(ledger.limit().unwrap_or(usize::MAX));
         Pool { arena: Arc::new(Mutex::new(arena)), ledger }
     }
 
@@ -161,41 +40,58 @@ impl Pool {
     /// A buffer of `len` bytes, 128-byte aligned, holding whatever was there before.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when the system gives no more.
+    /// [`Error::OverBudget`] past the limit of the ledger, [`Error::OutOfMemory`] when the system gives
+    /// no more.
     pub fn bytes(&self, tag: Tag, len: usize) -> Result<Buffer, Error> {
+        let entry = self.ledger.try_book(tag, len).map_err(over_budget)?;
         let place = len.max(1).checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
-        let mut arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(offset) = arena.allocate(place) else {
-            let live = self.ledger.total_live_bytes();
-            return Err(Error::OutOfMemory { tag: tag.name(), bytes: len, live });
+        let mut arena = self.arena();
+        let offset = match arena.allocate(place) {
+            Ok(offset) => offset,
+            Err(denied) => {
+                let open = arena.open_bytes();
+                drop((arena, entry));
+                return Err(self.denied(denied, tag, len, open));
+            }
         };
-        // SAFETY: the place lies inside the open part of the reservation.
-        let start = unsafe { arena.base.add(offset) };
+        // SAFETY: the place lies inside the reservation.
+        let start = unsafe { arena.base().add(offset) };
         drop(arena);
-        Ok(Buffer {
-            start,
-            len,
-            offset,
-            place,
-            entry: self.ledger.book(tag, len),
-            pool: self.clone(),
-        })
+        Ok(Buffer { start, len, offset, place, entry, pool: self.clone() })
+    }
+
+    fn denied(&self, denied: Denied, tag: Tag, bytes: usize, open: usize) -> Error {
+        match (denied, self.ledger.limit()) {
+            (Denied::Limit, Some(limit)) => over_budget(Refused { tag, bytes, live: open, limit }),
+            _ => {
+                Error::OutOfMemory { tag: tag.name(), bytes, live: self.ledger.total_live_bytes() }
+            }
+        }
+    }
+
+    fn arena(&self) -> MutexGuard<'_, Arena> {
+        self.arena.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// As [`Pool::bytes`], filled with zeros.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when the system gives no more.
+    /// As for [`Pool::bytes`].
     pub fn zeroed(&self, tag: Tag, len: usize) -> Result<Buffer, Error> {
         let mut buffer = self.bytes(tag, len)?;
         buffer.as_mut().fill(0);
         Ok(buffer)
     }
 
-    /// Bytes the pool has taken from the system so far.
+    /// Bytes the pool has from the system: at most this much of its memory can be resident.
     pub fn reserved_bytes(&self) -> usize {
-        self.arena.lock().unwrap_or_else(|e| e.into_inner()).open
+        self.arena().open_bytes()
     }
+}
+
+fn over_budget(refused: Refused) -> Error {
+    let Refused { tag, bytes, live, limit } = refused;
+    Error::OverBudget { tag: tag.name(), bytes, live, limit }
 }
 
 /// Bytes from a [`Pool`]; given back on drop, and counted by the ledger until then.
@@ -246,7 +142,7 @@ impl AsMut<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.arena.lock().unwrap_or_else(|e| e.into_inner()).release(self.offset, self.place);
+        self.pool.arena().release(self.offset, self.place);
     }
 }
 
@@ -282,6 +178,20 @@ mod tests {
     }
 
     #[test]
+    fn the_limit_of_the_ledger_is_a_limit_on_memory() {
+        let pool = Pool::new(Ledger::limited(3 << 20));
+        let first = pool.zeroed(Tag::Weights, 2 << 20).unwrap();
+        let error = pool.bytes(Tag::Grads, (1 << 20) + 1).unwrap_err();
+        assert!(
+            matches!(error, Error::OverBudget { tag: "grads", live: 0x20_0000, .. }),
+            "{error}"
+        );
+        assert!(pool.zeroed(Tag::Grads, 1 << 20).is_ok() && pool.reserved_bytes() <= 3 << 20);
+        drop(first);
+        assert!(pool.zeroed(Tag::State, 3 << 20).is_ok() && pool.reserved_bytes() <= 3 << 20);
+    }
+
+    #[test]
     fn retagging_moves_the_bytes() {
         let pool = Pool::new(Ledger::new());
         let mut buffer = pool.bytes(Tag::Activations, 64).unwrap();
@@ -296,24 +206,35 @@ mod tests {
         /// Whatever is taken and given back in whatever order: no two buffers share a byte, the ledger counts
         /// what is live, and in the end one free place is left.
         #[test]
-        fn buffers_never_overlap(steps in proptest::collection::vec((0usize..3, 0usize..100_000), 1..60)) {
-            let pool = Pool::new(Ledger::new());
-            let mut live: Vec<(u8, Buffer)> = Vec::new();
+        fn buffers_never_overlap(
+            steps in proptest::collection::vec((0usize..3, 0usize..100_000), 1..60),
+            limit in proptest::option::of(100_000usize..1_000_000),
+        ) {
+            let pool = Pool::new(limit.map_or_else(Ledger::new, Ledger::limited));
+            let mut buffers: Vec<(u8, Buffer)> = Vec::new();
             for (i, (kind, size)) in steps.into_iter().enumerate() {
-                if kind == 0 && !live.is_empty() {
-                    live.swap_remove(size % live.len());
+                if kind == 0 && !buffers.is_empty() {
+                    buffers.swap_remove(size % buffers.len());
                 } else {
-                    let mut buffer = pool.bytes(Tag::Workspace, size).unwrap();
+                    let buffer = pool.bytes(Tag::Workspace, size);
+                    let Ok(mut buffer) = buffer else {
+                        let live = pool.ledger().total_live_bytes();
+                        // Each buffer may share a page at either end with a free place.
+                        let waste = (buffers.len() + 1) * 8192;
+                        assert!(limit.is_some_and(|limit| live + size + waste > limit));
+                        continue;
+                    };
                     assert_eq!(buffer.as_ref().as_ptr() as usize % ALIGN, 0);
                     buffer.as_mut().fill(i as u8);
-                    live.push((i as u8, buffer));
+                    buffers.push((i as u8, buffer));
                 }
-                let bytes: usize = live.iter().map(|(_, b)| b.as_ref().len()).sum();
+                let bytes: usize = buffers.iter().map(|(_, b)| b.as_ref().len()).sum();
                 assert_eq!(pool.ledger().live_bytes(Tag::Workspace), bytes);
-                assert!(live.iter().all(|(id, b)| b.as_ref().iter().all(|byte| byte == id)));
+                assert!(buffers.iter().all(|(id, b)| b.as_ref().iter().all(|byte| byte == id)));
             }
-            drop(live);
-            assert!(pool.arena.lock().unwrap().free.len() <= 1);
+            assert!(limit.is_none_or(|limit| pool.reserved_bytes() <= limit));
+            drop(buffers);
+            assert_eq!(pool.arena().free_places(), 1);
         }
     }
 }

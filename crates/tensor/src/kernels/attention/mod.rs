@@ -165,33 +165,28 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Claims tasks with memory of one's own per thread; the first error stops all.
-fn with_scratch<S>(
+/// Claims tasks with memory of one's own per thread. All of it is there before the first task, so what
+/// is used, and what is refused, does not depend on who runs.
+fn with_scratch<S: Send>(
     device: &Device,
     tasks: usize,
-    make: impl Fn() -> Result<S, Error> + Sync,
+    make: impl Fn() -> Result<S, Error>,
     body: impl Fn(&mut S, usize) + Sync,
 ) -> Result<(), Error> {
+    let members = device.team().threads().min(tasks);
+    let scratch = (0..members).map(|_| make().map(Mutex::new)).collect::<Result<Vec<_>, _>>()?;
     let next = AtomicUsize::new(0);
-    let failed = Mutex::new(None);
-    device.team().run(device.team().threads().min(tasks), |_| match make() {
-        Ok(mut scratch) => loop {
+    device.team().run(members, |member| {
+        let mut scratch = scratch[member].lock().unwrap_or_else(|e| e.into_inner());
+        loop {
             let task = next.fetch_add(1, Relaxed);
             if task >= tasks {
                 break;
             }
             body(&mut scratch, task);
-        },
-        Err(error) => {
-            failed.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(error);
         }
     });
-    let done = next.load(Relaxed) >= tasks;
-    match failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
-        // Another member may have done the failed one's share.
-        Some(error) if !done => Err(error),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Panels of every key tile, side by side in one buffer.
