@@ -54,6 +54,7 @@ mod split;
 mod stream;
 mod tokenizer;
 mod validation;
+mod vocabulary;
 mod walk;
 
 pub use batch::Batch;
@@ -70,3 +71,4 @@ pub use split::{LEAST_BYTES, Piece, Split, split};
 pub use stream::TokenStream;
 pub use tokenizer::{END_OF_TEXT, Tokenizer};
 pub use validation::ValSet;
+pub use vocabulary::GgufVocab;

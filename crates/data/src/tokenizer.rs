@@ -7,7 +7,7 @@ use serde_json::Value;
 use smidgen_store::{Files, sha256_bytes, write_text};
 use tokenizers::PreTokenizerWrapper;
 
-use crate::{Error, pieces::Pieces};
+use crate::{Error, GgufVocab, pieces::Pieces};
 
 /// The one special token: it opens every document and ends the last one.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -117,6 +117,57 @@ impl Tokenizer {
     /// The bytes a token stands for; none for special and for unknown ids.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.bytes.get(id as usize).map_or(&[], |bytes| bytes)
+    }
+
+    /// Reads the tokenizer of a Hugging Face folder.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn from_folder(folder: &Path) -> Result<Self, Error> {
+        Self::load(&folder.join("tokenizer.json"))
+    }
+
+    /// Takes a vocabulary out of a GGUF file; `path` serves the error messages.
+    ///
+    /// # Errors
+    /// `Tokenizer` for a kind that is not supported, named.
+    pub fn from_gguf(vocab: GgufVocab<'_>, path: &Path) -> Result<Self, Error> {
+        let what = format!("`tokenizer.ggml.model`: `{}` is not supported", vocab.model);
+        Err(Error::Tokenizer { path: path.to_owned(), what })
+    }
+
+    /// Reads the text of a SentencePiece `.model`; `path` serves the error messages.
+    ///
+    /// # Errors
+    /// `Tokenizer` for a file that does not parse or is of a kind that is not supported, named.
+    pub fn from_sentencepiece(_: &[u8], path: &Path) -> Result<Self, Error> {
+        let what = "SentencePiece is not supported".to_owned();
+        Err(Error::Tokenizer { path: path.to_owned(), what })
+    }
+
+    /// Reads the bytes of a llama2.c `tokenizer.bin` of `vocab` tokens; `path` serves the error messages.
+    ///
+    /// # Errors
+    /// `Tokenizer` for a file that does not parse or has another size.
+    pub fn from_llama2c(_: &[u8], vocab: usize, path: &Path) -> Result<Self, Error> {
+        let what = format!("a llama2.c vocabulary of {vocab} tokens is not supported");
+        Err(Error::Tokenizer { path: path.to_owned(), what })
+    }
+
+    /// The token that opens every document of the training text: `<|endoftext|>`, or the begin token
+    /// where the model was trained with one.
+    pub fn prefix(&self) -> u32 {
+        self.eot
+    }
+
+    /// Every id that ends a text, ascending; the prefix is one of them.
+    pub fn end_ids(&self) -> &[u32] {
+        std::slice::from_ref(&self.eot)
+    }
+
+    /// Whether a text ends with this id.
+    pub fn ends(&self, id: u32) -> bool {
+        self.end_ids().contains(&id)
     }
 
     /// The id of `<|endoftext|>`.
