@@ -33,6 +33,7 @@ mod error;
 pub mod events;
 mod faulty;
 mod files;
+mod gguf;
 mod hash;
 mod run;
 mod tensors;
@@ -45,6 +46,7 @@ pub use checkpoint::{Checkpoint, CheckpointWriter, Commit, FileFacts, Manifest, 
 pub use error::Error;
 pub use faulty::{Fault, Faulty};
 pub use files::{Disk, Files, Sink};
+pub use gguf::{GgufArray, GgufFile, GgufInfo, GgufTensor, GgufType, GgufValue, write_gguf};
 pub use hash::{sha256_bytes, sha256_file};
 pub use run::{ENV_JSON, LEDGER_JSON, METRICS_JSONL, Metrics, RUN_TOML, RunDir, RunView, Which};
 pub use smidgen_codec::nearest;

@@ -6,8 +6,10 @@
 mod read;
 mod write;
 
+pub(crate) use read::map;
 pub use read::{TensorFile, TensorView};
 pub use safetensors::Dtype;
+pub(crate) use write::Counted;
 pub use write::write_tensors;
 
 /// What the header says of one tensor.

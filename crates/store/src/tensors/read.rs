@@ -93,7 +93,7 @@ impl TensorFile {
 }
 
 #[allow(unsafe_code)]
-fn map(file: &File) -> io::Result<Mmap> {
+pub(crate) fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: the map is only read. Files of this project are never changed in place: writers
     // make a new file and rename it. Another program that cuts the file while it is mapped ends
     // the process with a bus error, as with every mapped file.

@@ -52,11 +52,11 @@ pub fn write_tensors(
         .and_then(|()| out.write_all(&header))
         .map_err(Error::at("write", file))?;
     for place in &places {
-        let mut counted = Counted { inner: &mut *out, bytes: 0 };
+        let mut counted = Counted::new(&mut *out);
         data(place.index, &mut counted).map_err(Error::at("write", file))?;
-        if counted.bytes != place.end - place.start {
+        if counted.bytes() != place.end - place.start {
             let expected = format!("{} bytes", place.end - place.start);
-            let got = format!("{} bytes", counted.bytes);
+            let got = format!("{} bytes", counted.bytes());
             return Err(wrong(file, &infos[place.index], expected, got));
         }
     }
@@ -128,9 +128,20 @@ impl Serialize for Header<'_> {
     }
 }
 
-struct Counted<'a> {
+/// A writer that counts what went through.
+pub(crate) struct Counted<'a> {
     inner: &'a mut dyn Write,
     bytes: usize,
+}
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(inner: &'a mut dyn Write) -> Self {
+        Counted { inner, bytes: 0 }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Write for Counted<'_> {
