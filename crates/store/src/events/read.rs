@@ -179,3 +179,58 @@ fn text(tensor: &[u8]) -> Option<Option<&str>> {
     }
     Some(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By `scripts/golden_events.py`, with the real package.
+    const GOLDEN: &[u8] = include_bytes!("../../../../testdata/golden/events.out.tfevents");
+
+    fn golden(bytes: &[u8]) -> EventFile {
+        EventFile::from_bytes(Path::new("golden"), bytes.to_vec())
+    }
+
+    #[test]
+    fn the_real_packages_file_is_read() {
+        let file = golden(GOLDEN);
+        let events: Vec<Event<'_>> = file.events().map(Result::unwrap).collect();
+        assert_eq!(events[0].content, Content::Version(super::super::FILE_VERSION));
+        assert_eq!(events[1].content, Content::Start);
+        let steps: Vec<u64> = events.iter().map(|event| event.step).collect();
+        assert_eq!(steps, [0, 0, 1, 2, 3, 3]);
+        assert_eq!(events[5].wall_time, 1_700_000_004.5);
+        let values: Vec<_> = events[3].values().collect();
+        assert_eq!(values[0], SummaryValue { tag: "train/loss", shown: Shown::Scalar(2.0) });
+        assert_eq!(values[1], SummaryValue { tag: "lr/rest", shown: Shown::Scalar(2e-3) });
+        let text: Vec<_> = events[5].values().collect();
+        let shown = Shown::Text("    Once upon a time, é\n");
+        assert_eq!(text, [SummaryValue { tag: "samples/1", shown }]);
+    }
+
+    #[test]
+    fn damage_is_named_with_its_place_and_what_stands_before_is_given() {
+        for (bytes, whole, message) in [
+            (&GOLDEN[..GOLDEN.len() - 1], 5, "expected a whole record at byte 309, got 86 bytes"),
+            (&GOLDEN[..3], 0, "expected a whole record at byte 0, got 3 bytes"),
+            (&b"not an event file"[..], 0, "expected a length with its checksum at byte 0"),
+        ] {
+            let file = golden(bytes);
+            let events: Vec<_> = file.events().collect();
+            assert_eq!(events.len(), whole + 1);
+            assert!(events[..whole].iter().all(Result::is_ok));
+            let error = events[whole].as_ref().unwrap_err().to_string();
+            assert!(error.contains(message) && error.ends_with("in golden"), "{error}");
+        }
+        assert_eq!(golden(b"").events().count(), 0);
+    }
+
+    #[test]
+    fn a_right_checksum_over_other_bytes_is_no_event() {
+        for payload in [&b"\x2a\x02\x0a\x05"[..], b"\x1a\x01\xff", b"\xff", b"\x3a\x01\x08"] {
+            let file = golden(&super::super::record::framed(payload));
+            let error = file.events().next().unwrap().unwrap_err().to_string();
+            assert!(error.contains("expected an event at byte 0"), "{error}");
+        }
+    }
+}

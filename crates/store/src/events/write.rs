@@ -63,24 +63,12 @@ impl EventWriter {
         if scalars.is_empty() {
             return Ok(());
         }
-        let summary = scalars.iter().fold(Message::default(), |summary, (tag, value)| {
-            summary.message(1, Message::default().bytes(1, tag.as_bytes()).float(2, *value))
-        });
-        self.append(step, |event| event.message(5, summary))
+        self.append(step, |event| event.message(5, scalar_summary(scalars)))
     }
 
     /// A text of one step, shown under the text tab as Markdown. Fails as [`Self::scalars`] does.
     pub fn text(&mut self, step: u64, tag: &str, text: &str) -> Result<(), Error> {
-        // A tensor of no dimensions that holds one string, for the plugin named `text`.
-        let tensor = Message::default()
-            .varint(1, DT_STRING)
-            .message(2, Message::default())
-            .bytes(8, text.as_bytes());
-        let plugin = Message::default().bytes(1, b"text");
-        let metadata = Message::default().message(1, plugin).varint(4, DATA_CLASS_TENSOR);
-        let value = Message::default().bytes(1, tag.as_bytes()).message(9, metadata);
-        let summary = Message::default().message(1, value.message(8, tensor));
-        self.append(step, |event| event.message(5, summary))
+        self.append(step, |event| event.message(5, text_summary(tag, text)))
     }
 
     /// Forces what was appended to the device.
@@ -89,8 +77,7 @@ impl EventWriter {
     }
 
     fn append(&mut self, step: u64, fill: impl FnOnce(Message) -> Message) -> Result<(), Error> {
-        let event = Message::default().double(1, unix_seconds()).varint(2, step);
-        let record = framed(&fill(event).finish());
+        let record = framed(&fill(event(unix_seconds(), step)).finish());
         if self.torn {
             self.files.truncate(&self.path, self.len).map_err(Error::at("cut", &self.path))?;
         }
@@ -100,6 +87,30 @@ impl EventWriter {
         self.len += record.len() as u64;
         Ok(())
     }
+}
+
+/// The beginning of an event; as everywhere in the format, a zero is not written.
+fn event(wall_time: f64, step: u64) -> Message {
+    let event = Message::default().double(1, wall_time);
+    if step == 0 { event } else { event.varint(2, step) }
+}
+
+fn scalar_summary(scalars: &[(String, f32)]) -> Message {
+    scalars.iter().fold(Message::default(), |summary, (tag, value)| {
+        summary.message(1, Message::default().bytes(1, tag.as_bytes()).float(2, *value))
+    })
+}
+
+/// A tensor of no dimensions that holds one string, for the plugin named `text`.
+fn text_summary(tag: &str, text: &str) -> Message {
+    let tensor = Message::default()
+        .varint(1, DT_STRING)
+        .message(2, Message::default())
+        .bytes(8, text.as_bytes());
+    let plugin = Message::default().bytes(1, b"text");
+    let metadata = Message::default().message(1, plugin).varint(4, DATA_CLASS_TENSOR);
+    let value = Message::default().bytes(1, tag.as_bytes()).message(8, tensor);
+    Message::default().message(1, value.message(9, metadata))
 }
 
 /// Readers take files in the order of their names, so a new one is later than all there are, even
@@ -123,4 +134,55 @@ fn host() -> String {
 
 fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::record::unframed;
+
+    /// By `scripts/golden_events.py`, with the real package.
+    const GOLDEN: &[u8] = include_bytes!("../../../../testdata/golden/events.out.tfevents");
+
+    #[test]
+    fn events_are_the_bytes_of_the_real_package() {
+        let mut rest = GOLDEN;
+        // The first record names its writer.
+        (_, rest) = unframed(rest).unwrap();
+        let scalars = |step: u32| {
+            let (loss, lr) = (4.0 / f64::from(step), 1e-3 * f64::from(step));
+            let scalars = [("train/loss".into(), loss as f32), ("lr/rest".into(), lr as f32)];
+            Message::default().message(5, scalar_summary(&scalars)).finish()
+        };
+        let text = text_summary("samples/1", "    Once upon a time, é\n");
+        let start = Message::default().message(7, Message::default().varint(1, START));
+        let expected = [
+            (0, start.finish()),
+            (1, scalars(1)),
+            (2, scalars(2)),
+            (3, scalars(3)),
+            (3, Message::default().message(5, text).finish()),
+        ];
+        for (i, (step, content)) in expected.into_iter().enumerate() {
+            let mut payload = event(1_700_000_000.5 + i as f64, step).finish();
+            payload.extend_from_slice(&content);
+            let record = framed(&payload);
+            assert_eq!(record, rest[..record.len()], "record {i}");
+            rest = &rest[record.len()..];
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_new_file_comes_after_all_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = fresh_name(dir.path()).unwrap();
+        assert!(first.strip_prefix(PREFIX).is_some_and(|rest| rest.contains('.')), "{first}");
+        std::fs::write(dir.path().join(&first), "").unwrap();
+        let second = fresh_name(dir.path()).unwrap();
+        assert!(second > first, "{second}");
+        std::fs::write(dir.path().join("events.out.tfevents.3000000000.host.1.v2"), "").unwrap();
+        std::fs::write(dir.path().join("events.out.tfevents.x"), "").unwrap();
+        assert!(fresh_name(dir.path()).unwrap().contains(".3000000001."));
+    }
 }
