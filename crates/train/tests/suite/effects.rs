@@ -36,6 +36,10 @@ fn options_that_change_the_numbers_do() {
         &["optim.rest.eps=1e-3"],
         &["optim.rest.state=bf16"],
         &["schedule.kind=constant"],
+        &["schedule.kind=linear"],
+        &["schedule.kind=inverse-sqrt"],
+        &["schedule={kind='wsd', warmup_steps=2}"],
+        &["schedule={kind='one-cycle'}"],
         &["train.max_norm=0.01"],
         &["train.clip=tensor", "train.max_norm=0.01"],
         &["model.qk_norm=true"],
@@ -52,6 +56,19 @@ fn options_that_change_the_numbers_do() {
         let changed: Vec<&str> = WRITTEN_OUT.iter().chain(sets).copied().collect();
         assert!(!same(&place, &WRITTEN_OUT, &changed), "{sets:?} changes nothing");
     }
+}
+
+#[test]
+fn every_part_of_a_cycle_counts() {
+    let place = Place::new();
+    let plain = "schedule={kind='one-cycle'}";
+    for part in ["rise=0.5", "div=10", "cycle_momentum=false", "momentum=[0.5, 0.95]"] {
+        let changed = format!("schedule={{kind='one-cycle', {part}}}");
+        assert!(!same(&place, &[plain], &[&changed]), "{part} changes nothing");
+    }
+    let still = "schedule={kind='one-cycle', cycle_momentum=false}";
+    let unused = "schedule={kind='one-cycle', cycle_momentum=false, momentum=[0.5, 0.6]}";
+    assert!(same(&place, &[still], &[unused]));
 }
 
 /// What is automatic in groups and schedule, written out as settings: a part can be changed then.
