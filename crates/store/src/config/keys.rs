@@ -19,7 +19,7 @@ pub fn diff(before: &Table, after: &Table) -> Vec<String> {
 }
 
 /// Every value that is no table, under its dotted key, as TOML text.
-pub(super) fn flat(table: &Table) -> BTreeMap<String, String> {
+pub fn flat(table: &Table) -> BTreeMap<String, String> {
     let mut leaves = BTreeMap::new();
     for (key, value) in table {
         collect(key, value, &mut leaves);

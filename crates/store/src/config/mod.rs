@@ -46,7 +46,7 @@ use place::Place;
 use strict::Strict;
 use wrong::Wrong;
 
-pub use keys::diff;
+pub use keys::{diff, flat};
 pub use set::set;
 
 /// Reads the text of the file at `path`, which is named in errors.

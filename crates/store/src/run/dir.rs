@@ -128,7 +128,7 @@ impl RunDir {
 
     /// Removes temporaries; none is in use, for this process alone holds the lock.
     fn clean(&self) -> Result<(), Error> {
-        for folder in [self.path().to_path_buf(), self.data_folder(), self.ckpt_folder()] {
+        for folder in self.folders_of_writes() {
             for name in names(&folder)?.iter().filter(|name| name.starts_with(TEMPORARY)) {
                 self.remove(&folder.join(name))?;
             }

@@ -108,6 +108,11 @@ impl RunView {
         self.path.join(EVENTS)
     }
 
+    /// The folders in which files are made under temporary names.
+    pub(super) fn folders_of_writes(&self) -> [PathBuf; 3] {
+        [self.path.clone(), self.data_folder(), self.ckpt_folder()]
+    }
+
     /// The folder of one checkpoint, there or not.
     pub fn step_folder(&self, step: u64) -> PathBuf {
         self.ckpt_folder().join(step_name(step))
