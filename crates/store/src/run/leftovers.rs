@@ -159,7 +159,7 @@ pub fn size_bytes(path: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Commit, Disk, Fault, Faulty};
+    use crate::{Commit, Disk, Fault, Faulty, RunDir};
 
     const RESULTS: [&str; 1] = ["outcome.json"];
 
