@@ -106,7 +106,7 @@ fn visit(path: &Path, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Resu
 }
 
 /// A whole line's record.
-fn parse(line: &[u8]) -> Option<Value> {
+pub(super) fn parse(line: &[u8]) -> Option<Value> {
     let text = line.strip_suffix(b"\n")?;
     serde_json::from_slice(text).ok().filter(Value::is_object)
 }

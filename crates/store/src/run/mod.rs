@@ -13,11 +13,13 @@ mod dir;
 mod leftovers;
 mod lock;
 mod metrics;
+mod reader;
 mod view;
 
 pub use dir::RunDir;
 pub use leftovers::{Leftover, Waste, remove_leftovers, size_bytes};
 pub use metrics::Metrics;
+pub use reader::{MetricsReader, Past};
 pub(crate) use view::names;
 pub use view::{RunView, Which};
 
