@@ -1,8 +1,9 @@
-//! Chores of the workspace: `cargo xtask soak`.
+//! Chores of the workspace: `cargo xtask soak`, `cargo xtask fuzz`.
 
 // A chore talks to the person who started it.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod fuzz;
 mod log;
 mod soak;
 
@@ -13,13 +14,16 @@ usage: cargo xtask <chore>
 
 chores:
   soak    the long test tier; its output is kept in docs/results/soak.log
+    fuzz    [--cases N] [READER..]: a million hostile inputs for every reader
 
-example: cargo xtask soak";
+examples: cargo xtask soak
+          cargo xtask fuzz --cases 10000 gguf";
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["soak"] => soak::soak(),
+        ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
         ["--help" | "-h" | "help"] => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

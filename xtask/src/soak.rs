@@ -34,6 +34,12 @@ const STEPS: &[Step] = &[
         env: &[("PROPTEST_CASES", "4000")],
     },
     Step {
+        name: "a million hostile inputs for every reader",
+        probe: &["--version"],
+        run: &["run", "--release", "-p", "xtask", "--", "fuzz"],
+        env: &[],
+    },
+    Step {
         name: "each feature alone (cargo-hack)",
         probe: &["hack", "--version"],
         run: &["hack", "check", "--workspace", "--each-feature", "--no-dev-deps"],

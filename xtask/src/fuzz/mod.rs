@@ -1,0 +1,204 @@
+//! Hostile input in the process: every reader is fed valid files made wrong, and must neither panic
+//! nor ask for more than eight times the input and a megabyte.
+//!
+//! Inputs that ever broke a reader are kept in `testdata/fuzz/READER/` and replayed by the tests.
+
+mod heap;
+mod mutate;
+mod targets;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use anyhow::Context;
+use smidgen_codec::Rng;
+
+use self::heap::{Counting, peak_bytes};
+use self::mutate::mutated;
+use self::targets::{TARGETS, Target};
+
+#[global_allocator]
+static HEAP: Counting = Counting;
+
+/// Inputs of a target unless a number is given.
+const CASES: u64 = 1_000_000;
+
+/// What an input of `len` bytes may make a reader ask for.
+fn allowed_bytes(len: usize) -> usize {
+    8 * len + (1 << 20)
+}
+
+impl Target {
+    /// The input of a case. Where a checksum would keep every change from the parser behind it,
+    /// every other input gets new ones.
+    fn input(&self, seeds: &[Vec<u8>], rng: &Rng, case: u64) -> Vec<u8> {
+        let mut input = mutated(seeds, rng, case);
+        if case % 2 == 1 {
+            (self.mend)(&mut input);
+        }
+        input
+    }
+}
+
+/// Why an input is kept.
+#[derive(Debug)]
+enum Fault {
+    Panic,
+    Memory { bytes: usize },
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Panic => write!(f, "panicked"),
+            Fault::Memory { bytes } => write!(f, "asked for {bytes} bytes"),
+        }
+    }
+}
+
+/// Feeds one input to a reader; the bytes it asked for.
+fn try_input(target: &Target, folder: &Path, input: &[u8]) -> Result<usize, Fault> {
+    let read = || catch_unwind(AssertUnwindSafe(|| (target.read)(folder, input)));
+    let (read, bytes) = peak_bytes(read);
+    read.map_err(|_| Fault::Panic)?;
+    if bytes > allowed_bytes(input.len()) { Err(Fault::Memory { bytes }) } else { Ok(bytes) }
+}
+
+/// `fuzz [--cases N] [READER..]`.
+pub(crate) fn fuzz(arguments: &[&str]) -> anyhow::Result<ExitCode> {
+    let (cases, names) = match arguments {
+        ["--cases", number, names @ ..] => (number.parse().context("`--cases N`")?, names),
+        names => (CASES, names),
+    };
+    let known: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+    if let Some(name) = names.iter().find(|name| !known.contains(name)) {
+        anyhow::bail!("unknown reader `{name}`, expected one of: {}", known.join(", "));
+    }
+    let mut passed = true;
+    for target in TARGETS.iter().filter(|t| names.is_empty() || names.contains(&t.name)) {
+        passed &= run(target, cases)?;
+    }
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run(target: &Target, cases: u64) -> anyhow::Result<bool> {
+    let seeds = (target.seeds)()?;
+    let (started, rng) = (Instant::now(), Rng::named(0, target.name));
+    let (next, worst, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let work = || -> anyhow::Result<()> {
+        let folder = tempfile::tempdir_in(fast_folder())?;
+        loop {
+            let case = next.fetch_add(1, Relaxed);
+            if case >= cases {
+                return Ok(());
+            }
+            let input = target.input(&seeds, &rng, case);
+            match try_input(target, folder.path(), &input) {
+                Ok(bytes) => drop(worst.fetch_max(bytes as u64, Relaxed)),
+                Err(fault) => {
+                    failed.store(true, Relaxed);
+                    let kept = keep(target, case, &input)?;
+                    println!("{}: case {case}: {fault}, kept as {}", target.name, kept.display());
+                }
+            }
+        }
+    };
+    let hook = std::panic::take_hook();
+    // Panics are counted; a million of them need not be shown.
+    std::panic::set_hook(Box::new(|_| {}));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let ended: anyhow::Result<()> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        all.into_iter().try_for_each(|thread| thread.join().expect("panics are caught inside"))
+    });
+    std::panic::set_hook(hook);
+    ended?;
+    let (word, seconds) =
+        (if failed.load(Relaxed) { "FAILED" } else { "passed" }, started.elapsed());
+    println!(
+        "{:<14} {word}: {cases} inputs from {} seeds, at most {} KiB asked for, {:.0} s",
+        target.name,
+        seeds.len(),
+        worst.load(Relaxed) >> 10,
+        seconds.as_secs_f64()
+    );
+    Ok(!failed.load(Relaxed))
+}
+
+/// Where a file costs no disk access.
+fn fast_folder() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() }
+}
+
+fn corpus(target: &Target) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in a workspace");
+    root.join("testdata/fuzz").join(target.name)
+}
+
+fn keep(target: &Target, case: u64, input: &[u8]) -> anyhow::Result<PathBuf> {
+    let folder = corpus(target);
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("case-{case}"));
+    std::fs::write(&path, input)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for target in TARGETS {
+            for seed in (target.seeds)().unwrap() {
+                assert!((target.read)(folder.path(), &seed), "a seed of `{}`", target.name);
+            }
+        }
+    }
+
+    #[test]
+    fn inputs_that_broke_a_reader_do_so_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        for target in TARGETS {
+            let Ok(entries) = std::fs::read_dir(corpus(target)) else { continue };
+            for entry in entries {
+                let path = entry.unwrap().path();
+                let input = std::fs::read(&path).unwrap();
+                try_input(target, folder.path(), &input)
+                    .unwrap_or_else(|fault| panic!("{}: {fault}", path.display()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_few_thousand_wrong_inputs_for_every_reader() {
+        let folder = tempfile::tempdir_in(fast_folder()).unwrap();
+        for target in TARGETS {
+            let (seeds, rng) = ((target.seeds)().unwrap(), Rng::named(1, target.name));
+            for case in 0..2000 {
+                let input = target.input(&seeds, &rng, case);
+                if let Err(fault) = try_input(target, folder.path(), &input) {
+                    let kept = keep(target, case, &input).unwrap();
+                    panic!("{}: {fault}, kept as {}", target.name, kept.display());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_that_panics_or_hoards_is_found() {
+        let seeds: fn() -> anyhow::Result<Vec<Vec<u8>>> = || Ok(Vec::new());
+        let read: fn(&Path, &[u8]) -> bool = |_, input| input[0] == 1;
+        let panics = Target { name: "panics", seeds, mend: |_| {}, read };
+        let hoards = Target { name: "hoards", read: |_, _| vec![1u8; 3 << 20].len() > 1, ..panics };
+        let folder = Path::new("/");
+        assert!(matches!(try_input(&panics, folder, &[]), Err(Fault::Panic)));
+        assert!(matches!(try_input(&hoards, folder, &[]), Err(Fault::Memory { .. })));
+        assert!(try_input(&panics, folder, &[1]).is_ok());
+    }
+}
