@@ -34,6 +34,27 @@ pub enum Error {
         /// Tokens there is room for.
         capacity: usize,
     },
+    /// A model of another program that is not computed exactly here, or a damaged description.
+    #[error("`{key}` in {}: expected {expected}, got {got}", file.display())]
+    Foreign {
+        /// The file that describes the model.
+        file: std::path::PathBuf,
+        /// The key.
+        key: String,
+        /// What is computed here.
+        expected: String,
+        /// What the model asks for.
+        got: String,
+    },
+    /// A model that no family of other programs computes.
+    #[error(
+        "expected a model that other programs know, got one with `qkv_bias` and `qk_norm` at once\n  \
+         hint: the llama family has neither, qwen2 has the biases, qwen3 has the norms"
+    )]
+    NoFamily,
+    /// A file of a model cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] smidgen_store::Error),
     /// The engine failed.
     #[error(transparent)]
     Tensor(#[from] smidgen_tensor::Error),

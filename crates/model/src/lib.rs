@@ -21,6 +21,7 @@
 
 mod decoder;
 mod error;
+pub mod exchange;
 mod presets;
 mod sample;
 mod session;
@@ -31,4 +32,4 @@ pub use error::Error;
 pub use presets::{PRESETS, Preset};
 pub use sample::{Sampler, Sampling};
 pub use session::Session;
-pub use spec::Spec;
+pub use spec::{ParamShape, Spec};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use smidgen_tensor::Role;
+
 use crate::Error;
 
 /// Rotary angles are tabulated for every position.
@@ -37,6 +39,17 @@ pub struct Spec {
     pub qkv_bias: bool,
     /// Whether the head is the embedding table.
     pub tied: bool,
+}
+
+/// A parameter by name, without its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParamShape {
+    /// Unique, dotted: `layers.3.attn.q.weight`.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// `[out, in]` for a matrix, `[1, n]` for a vector.
+    pub shape: [usize; 2],
 }
 
 impl Spec {
@@ -123,6 +136,40 @@ impl Spec {
     /// Columns of the rows `[q | k | v]`.
     pub fn qkv_cols(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Every parameter in the order of [`crate::Decoder::new`], without allocating any.
+    pub fn params(&self) -> Vec<ParamShape> {
+        let (d, e) = (self.width, self.head_dim);
+        let (q, kv) = (self.heads * e, self.kv_heads * e);
+        let param = |name: String, role, shape| ParamShape { name, role, shape };
+        let mut list = vec![param("embed.weight".into(), Role::Embedding, [self.vocab, d])];
+        for layer in 0..self.layers {
+            let mut add = |name: &str, role, shape| {
+                list.push(param(format!("layers.{layer}.{name}"), role, shape));
+            };
+            add("attn.norm.weight", Role::Norm, [1, d]);
+            for (name, out) in [("q", q), ("k", kv), ("v", kv)] {
+                add(&format!("attn.{name}.weight"), Role::MatrixHidden, [out, d]);
+                if self.qkv_bias {
+                    add(&format!("attn.{name}.bias"), Role::Bias, [1, out]);
+                }
+            }
+            if self.qk_norm {
+                add("attn.q_norm.weight", Role::Norm, [1, e]);
+                add("attn.k_norm.weight", Role::Norm, [1, e]);
+            }
+            add("attn.o.weight", Role::MatrixHidden, [d, q]);
+            add("mlp.norm.weight", Role::Norm, [1, d]);
+            add("mlp.gate.weight", Role::MatrixHidden, [self.ffn, d]);
+            add("mlp.up.weight", Role::MatrixHidden, [self.ffn, d]);
+            add("mlp.down.weight", Role::MatrixHidden, [d, self.ffn]);
+        }
+        list.push(param("norm.weight".into(), Role::Norm, [1, d]));
+        if !self.tied {
+            list.push(param("head.weight".into(), Role::Head, [self.vocab, d]));
+        }
+        list
     }
 
     /// Numbers in all parameters.

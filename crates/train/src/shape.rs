@@ -5,35 +5,8 @@ use smidgen_optim::{ParamSpec, Role};
 
 /// Names, shapes and roles in the order of [`smidgen_model::Decoder::new`].
 pub(crate) fn param_specs(spec: &Spec) -> Vec<ParamSpec> {
-    let (d, e) = (spec.width, spec.head_dim);
-    let (q, kv) = (spec.heads * e, spec.kv_heads * e);
-    let mut list = vec![ParamSpec::new("embed.weight", [spec.vocab, d], Role::Embedding)];
-    for layer in 0..spec.layers {
-        let mut add = |name: &str, role, shape| {
-            list.push(ParamSpec::new(format!("layers.{layer}.{name}"), shape, role));
-        };
-        add("attn.norm.weight", Role::Norm, [1, d]);
-        for (name, out) in [("q", q), ("k", kv), ("v", kv)] {
-            add(&format!("attn.{name}.weight"), Role::MatrixHidden, [out, d]);
-            if spec.qkv_bias {
-                add(&format!("attn.{name}.bias"), Role::Bias, [1, out]);
-            }
-        }
-        if spec.qk_norm {
-            add("attn.q_norm.weight", Role::Norm, [1, e]);
-            add("attn.k_norm.weight", Role::Norm, [1, e]);
-        }
-        add("attn.o.weight", Role::MatrixHidden, [d, q]);
-        add("mlp.norm.weight", Role::Norm, [1, d]);
-        add("mlp.gate.weight", Role::MatrixHidden, [spec.ffn, d]);
-        add("mlp.up.weight", Role::MatrixHidden, [spec.ffn, d]);
-        add("mlp.down.weight", Role::MatrixHidden, [d, spec.ffn]);
-    }
-    list.push(ParamSpec::new("norm.weight", [1, d], Role::Norm));
-    if !spec.tied {
-        list.push(ParamSpec::new("head.weight", [spec.vocab, d], Role::Head));
-    }
-    list
+    let params = spec.params().into_iter();
+    params.map(|param| ParamSpec::new(param.name, param.shape, role(param.role))).collect()
 }
 
 /// The optimizer's word for the engine's role.
