@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smidgen_optim::StateTensor;
 use smidgen_store::{Checkpoint, Commit, Dtype, RunDir, TensorFile, TensorInfo};
-use smidgen_tensor::Params;
+use smidgen_tensor::{Params, Tensor};
 
 use crate::trainer::Standing;
 use crate::{Error, Trainer};
@@ -16,6 +16,8 @@ use crate::{Error, Trainer};
 pub const MODEL: &str = "model.safetensors";
 /// The optimizer's slots, by slot and name, as coded.
 pub const STATE: &str = "state.safetensors";
+/// The averaged weights, by name, in f32, where they are kept.
+pub const EMA: &str = "ema.safetensors";
 /// Where the run stands.
 pub const CURSOR: &str = "cursor.json";
 
@@ -60,6 +62,14 @@ impl Trainer<'_> {
         let slots: Vec<StateTensor<'_>> = self.optim.tensors().collect();
         let infos: Vec<TensorInfo> = slots.iter().map(slot_info).collect();
         writer.tensors(STATE, &infos, |i, out| out.write_all(slots[i].bytes))?;
+        if let Some(ema) = &self.ema {
+            let values: Vec<_> = ema.tensors(&self.params).collect();
+            let info = |(name, value): &(&str, &Tensor)| {
+                TensorInfo::new(name.to_string(), Dtype::F32, value.shape())
+            };
+            let infos: Vec<TensorInfo> = values.iter().map(info).collect();
+            writer.tensors(EMA, &infos, |i, out| out.write_all(values[i].1.as_bytes()))?;
+        }
         let coded = slots.iter().filter(|slot| slot.format != F32).map(|slot| {
             (slot.name.clone(), Coded { format: slot.format.clone(), shape: slot.shape })
         });
@@ -74,14 +84,37 @@ impl Trainer<'_> {
     /// # Errors
     /// [`Error::Foreign`] and those of the store and the optimizer where it is not one of this run.
     pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        load_weights(checkpoint, &mut self.params)?;
-        let saved: Saved = checkpoint.json(CURSOR)?;
+        load_weights(checkpoint, MODEL, &mut self.params)?;
+        let mut saved: Saved = checkpoint.json(CURSOR)?;
+        if !self.load_ema(checkpoint)? {
+            // The average begins with the next update.
+            saved.standing.ema_updates = 0;
+        }
         let file = checkpoint.tensors(STATE)?;
         let slots = file.names().into_iter().map(|name| slot(file, name, &saved.coded));
         self.optim.load(slots.collect::<Result<Vec<_>, Error>>()?)?;
         self.objective.resume(saved.standing.step, &saved.standing.data)?;
         self.standing = saved.standing;
         Ok(())
+    }
+
+    /// Takes the weights alone, averaged ones included: the result of a run, and no place to go on.
+    pub(crate) fn load_result(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        load_weights(checkpoint, MODEL, &mut self.params)?;
+        self.load_ema(checkpoint)?;
+        Ok(())
+    }
+
+    /// Whether averaged weights are kept and were there.
+    fn load_ema(&mut self, checkpoint: &Checkpoint) -> Result<bool, Error> {
+        let Some(ema) = &mut self.ema else { return Ok(false) };
+        if !checkpoint.manifest().files.contains_key(EMA) {
+            return Ok(false);
+        }
+        ema.swap(&mut self.params);
+        let loaded = load_weights(checkpoint, EMA, &mut self.params);
+        ema.swap(&mut self.params);
+        loaded.map(|()| true)
     }
 }
 
@@ -108,11 +141,16 @@ fn slot<'a>(
     Ok(StateTensor { name, format, shape, bytes: view.data })
 }
 
-/// Reads the weights of a checkpoint straight into the parameters of the same names.
+/// Reads the weights of a checkpoint's file straight into the parameters of the same names. Of the
+/// averaged weights only the trained ones are there.
 ///
 /// # Errors
 /// [`Error::Foreign`] for a tensor of another shape, one too many or one too few.
-pub(crate) fn load_weights(checkpoint: &Checkpoint, params: &mut Params) -> Result<(), Error> {
+pub(crate) fn load_weights(
+    checkpoint: &Checkpoint,
+    name: &str,
+    params: &mut Params,
+) -> Result<(), Error> {
     let step = checkpoint.step();
     let foreign = |what: &str, expected: String, got: String| Error::Foreign {
         step,
@@ -120,12 +158,12 @@ pub(crate) fn load_weights(checkpoint: &Checkpoint, params: &mut Params) -> Resu
         expected,
         got,
     };
-    let file = checkpoint.tensors(MODEL)?;
+    let file = checkpoint.tensors(name)?;
     let names = file.names();
     if let Some(name) = names.iter().find(|name| params.find(name).is_none()) {
         return Err(foreign(name, "no such tensor".into(), "one".into()));
     }
-    for (_, param) in params.iter_mut() {
+    for (_, param) in params.iter_mut().filter(|(_, param)| name == MODEL || param.trainable) {
         if !names.contains(&param.name) {
             return Err(foreign(&param.name, "a tensor".into(), "none".into()));
         }

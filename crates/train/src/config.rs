@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smidgen_optim::{Clip, GradMode, GradPolicy, GroupConfig, Schedule};
 use smidgen_store::{Bytes, config};
 
-use crate::Error;
+use crate::{AlarmConfig, Error, StopConfig, ValidateConfig};
 
 /// The root of a run's configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,13 @@ pub struct Config {
     pub model: ModelConfig,
     /// The loop.
     pub train: TrainConfig,
+    /// When a run ends before its time; absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopConfig>,
+    /// What is out of the ordinary.
+    pub alarm: AlarmConfig,
+    /// What a validation does besides the score.
+    pub validate: ValidateConfig,
     /// The learning rate over the run; automatic: warm-up over 5 % of the steps, then a cosine to 10 %.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
@@ -145,6 +153,65 @@ pub enum Precision {
     Bf16,
 }
 
+/// A learning rate that is written, or to be found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    /// A range test finds it before the first step.
+    Auto,
+    /// This one.
+    Of(f64),
+}
+
+impl Rate {
+    /// The number, where there is one.
+    pub fn number(self) -> Option<f64> {
+        match self {
+            Rate::Auto => None,
+            Rate::Of(rate) => Some(rate),
+        }
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Rate::Auto => out.serialize_str("auto"),
+            Rate::Of(rate) => out.serialize_f64(*rate),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Rate, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Rate;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number or `auto`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Rate, E> {
+                let wrong = || E::invalid_value(Unexpected::Str(text), &self);
+                (text == "auto").then_some(Rate::Auto).ok_or_else(wrong)
+            }
+
+            fn visit_f64<E: de::Error>(self, rate: f64) -> Result<Rate, E> {
+                Ok(Rate::Of(rate))
+            }
+
+            fn visit_i64<E: de::Error>(self, rate: i64) -> Result<Rate, E> {
+                Ok(Rate::Of(rate as f64))
+            }
+
+            fn visit_u64<E: de::Error>(self, rate: u64) -> Result<Rate, E> {
+                Ok(Rate::Of(rate as f64))
+            }
+        }
+        from.deserialize_any(Either)
+    }
+}
+
 /// `[train]`: the loop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -152,6 +219,10 @@ pub struct TrainConfig {
     /// Steps of the schedule, its horizon; automatic: what the time allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
+    /// The step at which a finished run was lengthened; its schedule begins again there. Written by
+    /// `--extend`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extended_at: Option<u64>,
     /// Ends the run after this step, wherever the schedule is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
@@ -175,9 +246,13 @@ pub struct TrainConfig {
     pub clip: Option<Clip>,
     /// The limit of the norm.
     pub max_norm: f64,
-    /// Base rate of the automatic groups; excludes `[[optim]]`, whose groups have their own.
+    /// Base rate of the automatic groups; excludes `[[optim]]`, whose groups have their own. `"auto"`
+    /// finds it by a range test before the first step, for any groups, and goes through one cycle.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub lr: Option<f64>,
+    pub lr: Option<Rate>,
+    /// Keeps an average of the weights with this decay beside them; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
     /// Steps between validations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_every: Option<u64>,
@@ -196,6 +271,7 @@ impl Default for TrainConfig {
         let policy = GradPolicy::default();
         Self {
             steps: None,
+            extended_at: None,
             max_steps: None,
             max_minutes: None,
             batch: None,
@@ -206,6 +282,7 @@ impl Default for TrainConfig {
             clip: None,
             max_norm: policy.max_norm,
             lr: None,
+            ema: None,
             val_every: None,
             ckpt_every: None,
             keep: 2,

@@ -122,6 +122,32 @@ pub enum Error {
         /// The checkpoint's step.
         saved: u64,
     },
+    /// The loss spiked more often than the run was to go back for it.
+    #[error(
+        "the loss spiked once more in step {step}, after going back {rollbacks} times; a checkpoint of step \
+         {saved} is saved\n  hint: a lower learning rate, a larger `alarm.spike`, or `alarm.rollback = 0` to \
+         train on through it"
+    )]
+    Spikes {
+        /// The step, counted from 1.
+        step: u64,
+        /// How often the run went back.
+        rollbacks: u32,
+        /// The checkpoint's step.
+        saved: u64,
+    },
+    /// A checkpoint without averaged weights.
+    #[error(
+        "the checkpoint of step {step} in {} has no averaged weights\n  \
+         hint: a run keeps them with `train.ema = 0.999`",
+        run.display()
+    )]
+    NoEma {
+        /// Its step.
+        step: u64,
+        /// The run directory.
+        run: PathBuf,
+    },
     /// Something an objective of another crate reports.
     #[error(transparent)]
     Objective(Box<dyn std::error::Error + Send + Sync>),

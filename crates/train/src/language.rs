@@ -1,17 +1,16 @@
 //! The language model as an objective: a decoder over the batches of a loader.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use smidgen_data::{Batch, Cursor, Dataset, Feed, Loader, LoaderConfig, Tokenizer, ValSet};
-use smidgen_model::{Decoder, Sampler, Sampling, Session, Spec, TokenBatch};
+use smidgen_model::{Decoder, Spec, TokenBatch};
 use smidgen_tensor::{Compute, Device, Keep, Params, Tape, Targets, Var};
 
 use crate::bytes::LOGIT_BYTES;
-use crate::{Error, Objective, Plan, Validation};
-
-/// Tokens of the sample that ends a run.
-const SAMPLE_TOKENS: usize = 160;
+use crate::samples::Prompts;
+use crate::{Error, Objective, Plan, Samples, Validation};
 
 /// A decoder that learns to predict the next token.
 pub struct LanguageModel {
@@ -21,6 +20,9 @@ pub struct LanguageModel {
     /// Batches made ahead, and the place of the next one.
     feed: Option<(Feed, u64, usize)>,
     val: ValSet,
+    prompts: Prompts,
+    /// Time spent waiting for batches, until somebody asks.
+    waited: Duration,
     keep: Keep,
 }
 
@@ -46,6 +48,8 @@ impl LanguageModel {
         let limit = Some(config.data.val_tokens);
         let tokenizer = dataset.tokenizer.clone();
         Ok(LanguageModel {
+            prompts: Prompts::new(config, dataset, plan.spec.context)?,
+            waited: Duration::ZERO,
             decoder: Decoder::new(device, plan.spec.clone(), params)?,
             loader: Loader::new(dataset.train.clone(), loader_config)?,
             feed: None,
@@ -71,7 +75,9 @@ impl LanguageModel {
             self.feed = Some((self.loader.start(step)?, step, 0));
         }
         let (feed, next_step, next_micro) = self.feed.as_mut().expect("opened above");
+        let before = feed.stall();
         let batch = feed.next_batch()?;
+        self.waited += feed.stall() - before;
         *next_micro += 1;
         if *next_micro == self.loader.config().micro_batches {
             (*next_step, *next_micro) = (step + 1, 0);
@@ -125,7 +131,7 @@ impl Objective for LanguageModel {
         }
         let targets = self.val.target_tokens();
         let bpb = Some(self.val.bits_per_byte(nll)).filter(|bpb| bpb.is_finite());
-        Ok(Validation { loss: nll / targets as f64, bpb, targets })
+        Ok(Validation { loss: nll / targets as f64, bpb, targets, compile: None })
     }
 
     fn validation_targets(&self) -> u64 {
@@ -155,22 +161,20 @@ impl Objective for LanguageModel {
         Ok(())
     }
 
-    fn sample(
+    fn samples(
         &mut self,
         device: &Device,
         compute: Compute,
         params: &Params,
-    ) -> Result<Option<String>, Error> {
-        let mut session = Session::new(device, compute, &self.decoder, params, SAMPLE_TOKENS + 1)?;
-        let mut sampler = Sampler::new(Sampling::default())?;
-        let (mut next, mut tokens) = (self.tokenizer.eot(), Vec::new());
-        for _ in 0..SAMPLE_TOKENS {
-            next = sampler.draw(&session.feed(&[next])?);
-            if next == self.tokenizer.eot() {
-                break;
-            }
-            tokens.push(next);
-        }
-        Ok(Some(self.tokenizer.decode(&tokens)))
+    ) -> Result<Option<Samples>, Error> {
+        self.prompts.write(device, compute, &self.decoder, params, &self.tokenizer)
+    }
+
+    fn sample_targets(&self) -> u64 {
+        self.prompts.cost()
+    }
+
+    fn take_wait(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
     }
 }

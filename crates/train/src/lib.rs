@@ -25,9 +25,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod alarms;
 mod bytes;
 mod checkpoint;
 mod config;
+mod ema;
 mod error;
 mod fit;
 mod language;
@@ -35,25 +37,32 @@ mod machine;
 mod model;
 mod objective;
 mod outcome;
+mod patience;
 mod plan;
 mod progress;
 mod run;
+mod samples;
 mod shape;
 mod sink;
 mod size;
 mod source;
+mod track;
 mod trainer;
+mod watch;
 
-pub use checkpoint::{CURSOR, MODEL, STATE};
-pub use config::{Config, DataConfig, ModelConfig, Precision, TrainConfig};
+pub use alarms::{Kind, Watched};
+pub use checkpoint::{CURSOR, EMA, MODEL, STATE};
+pub use config::{Config, DataConfig, ModelConfig, Precision, Rate, TrainConfig};
 pub use error::Error;
 pub use fit::{Course, fit};
 pub use language::LanguageModel;
 pub use machine::{Machine, cpu_name, peak_rss_bytes};
-pub use model::{TrainedModel, open_model};
-pub use objective::{Objective, Validation};
+pub use model::{TrainedModel, Weights, open_model};
+pub use objective::{CompileRate, Objective, Sample, Samples, Validation};
 pub use outcome::{OUTCOME_JSON, Outcome, Status};
+pub use patience::Patience;
 pub use plan::{Facts, Plan, TokenFacts, resolve};
 pub use progress::{Event, Progress, Silent, StepEvent};
 pub use run::{Changes, Context, dry_run, fresh_run_dir, resume, train};
-pub use trainer::{Recipe, Scored, Standing, StepReport, Trainer};
+pub use trainer::{Recipe, Scored, Scores, Standing, StepReport, Trainer};
+pub use watch::{AlarmConfig, Metric, StopConfig, ValidateConfig};

@@ -5,7 +5,7 @@ use smidgen_model::Decoder;
 use smidgen_store::{Checkpoint, RUN_TOML, RunView, Which, config, sha256_file};
 use smidgen_tensor::{Compute, Device, Params};
 
-use crate::checkpoint::load_weights;
+use crate::checkpoint::{EMA, MODEL, load_weights};
 use crate::run::same_dataset;
 use crate::{Config, Error, Facts, Machine, TokenFacts, resolve};
 
@@ -23,11 +23,27 @@ pub struct TrainedModel {
     pub step: u64,
 }
 
+/// Which weights of a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// Those that were trained.
+    #[default]
+    Trained,
+    /// Their average, where the run keeps one (`train.ema`).
+    Ema,
+}
+
 /// Reads a model from a run, also from one that is still going. The optimizer's state is left alone.
 ///
 /// # Errors
-/// [`Error::Store`] and [`Error::Data`] naming the damaged or missing file, [`Error::Foreign`].
-pub fn open_model(run: &RunView, which: Which, device: &Device) -> Result<TrainedModel, Error> {
+/// [`Error::Store`] and [`Error::Data`] naming the damaged or missing file, [`Error::Foreign`],
+/// [`Error::NoEma`].
+pub fn open_model(
+    run: &RunView,
+    which: Which,
+    weights: Weights,
+    device: &Device,
+) -> Result<TrainedModel, Error> {
     let checkpoint = run.checkpoint(which)?;
     let config: Config = config::parse(&run.read_text(RUN_TOML)?, &run.file(RUN_TOML))?;
     let tokenizer = Dataset::tokenizer_of(run.path())?;
@@ -39,7 +55,14 @@ pub fn open_model(run: &RunView, which: Which, device: &Device) -> Result<Traine
     let plan = resolve(&Config { memory: None, ..config }, &facts)?;
     let mut params = Params::new();
     let decoder = Decoder::new(device, plan.spec.clone(), &mut params)?;
-    load_weights(&checkpoint, &mut params)?;
+    load_weights(&checkpoint, MODEL, &mut params)?;
+    if weights == Weights::Ema {
+        if !checkpoint.manifest().files.contains_key(EMA) {
+            let (step, run) = (checkpoint.step(), run.path().to_path_buf());
+            return Err(Error::NoEma { step, run });
+        }
+        load_weights(&checkpoint, EMA, &mut params)?;
+    }
     Ok(TrainedModel {
         decoder,
         params,

@@ -1,5 +1,7 @@
 //! What can be trained: parameters, a loss on a tape, a validation.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smidgen_tensor::{Compute, Device, Params, Tape, Var};
@@ -57,17 +59,82 @@ pub trait Objective {
         Ok(())
     }
 
-    /// A sample of what was learnt, for people.
+    /// What the model writes after fixed prompts and seeds, for people and for the entropy alarm.
     ///
     /// # Errors
     /// As for [`Objective::loss`].
-    fn sample(
+    fn samples(
         &mut self,
         _device: &Device,
         _compute: Compute,
         _params: &Params,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Option<Samples>, Error> {
         Ok(None)
+    }
+
+    /// Training targets that take as long as the samples, to plan a run by the clock.
+    fn sample_targets(&self) -> u64 {
+        0
+    }
+
+    /// How much of what the model writes compiles, where that was asked for.
+    ///
+    /// # Errors
+    /// As for [`Objective::loss`], and where nothing can be compiled safely.
+    fn compile_rate(
+        &mut self,
+        _device: &Device,
+        _compute: Compute,
+        _params: &Params,
+    ) -> Result<Option<CompileRate>, Error> {
+        Ok(None)
+    }
+
+    /// How long [`Objective::loss`] has waited for data since the last call.
+    fn take_wait(&mut self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// What a model wrote.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Samples {
+    /// One text for each prompt.
+    pub texts: Vec<Sample>,
+    /// Mean entropy of the distributions that their tokens were drawn from, in nats, before any
+    /// temperature; not known where nothing was drawn.
+    pub entropy: Option<f64>,
+}
+
+/// A prompt and its continuation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// What the model was given.
+    pub prompt: String,
+    /// What it wrote.
+    pub text: String,
+}
+
+/// How many of the sampled completions compile.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompileRate {
+    /// Completions tried.
+    pub samples: u32,
+    /// Those that parse.
+    pub parsed: u32,
+    /// Those that pass the type check.
+    pub compiled: u32,
+    /// Lower end of the 95 % interval of the rate.
+    pub low: f64,
+    /// Its upper end.
+    pub high: f64,
+}
+
+impl CompileRate {
+    /// Share of the completions that compile; 0 of none.
+    pub fn rate(&self) -> f64 {
+        f64::from(self.compiled) / f64::from(self.samples.max(1))
     }
 }
 
@@ -81,6 +148,9 @@ pub struct Validation {
     pub bpb: Option<f64>,
     /// Targets scored.
     pub targets: u64,
+    /// How much of what the model writes compiles, where that was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compile: Option<CompileRate>,
 }
 
 impl Validation {

@@ -1,8 +1,11 @@
 //! What came out of a run.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::CompileRate;
 
 /// Where a finished run keeps it.
 pub const OUTCOME_JSON: &str = "outcome.json";
@@ -41,6 +44,37 @@ pub struct Outcome {
     pub best_step: Option<u64>,
     /// Targets per second of training, validations left out.
     pub tokens_per_s: f64,
+    /// Whether its validations no longer improved before the schedule was done.
+    #[serde(default)]
+    pub stopped_early: bool,
+    /// The step whose weights are the result: the best one where `stop.restore_best` says so, and
+    /// the last one otherwise. The figures of the validation are its own.
+    #[serde(default)]
+    pub result_step: u64,
+    /// Loss of the averaged weights at that step, where they are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_loss: Option<f64>,
+    /// Their bits per byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_bpb: Option<f64>,
+    /// How much of what the model writes compiles, where that was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compile: Option<CompileRate>,
+    /// How often each alarm went off; steps done again after a roll-back count again.
+    #[serde(default)]
+    pub alarms: BTreeMap<String, u64>,
+    /// How often the run went back because of a loss spike.
+    #[serde(default)]
+    pub rollbacks: u32,
+    /// Share of the run's time spent writing metrics.
+    #[serde(default)]
+    pub tracking_share: f64,
+    /// Share of the steps' time spent waiting for data.
+    #[serde(default)]
+    pub loader_share: f64,
+    /// Share of the run's time spent writing checkpoints.
+    #[serde(default)]
+    pub checkpoint_share: f64,
     /// The most memory the process had resident.
     pub peak_rss_mib: f64,
     /// The run directory.

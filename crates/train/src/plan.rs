@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use smidgen_model::Spec;
-use smidgen_optim::{Assignment, GradMode, ParamSpec, Schedule};
+use smidgen_optim::{Assignment, GradMode, OneCycle, ParamSpec, Schedule};
 use smidgen_store::Bytes;
 use smidgen_tensor::Compute;
 
 use crate::bytes::{Load, predict};
 use crate::shape::param_specs;
 use crate::size::{self, Means};
-use crate::{Config, Error, Machine, Precision};
+use crate::{Config, Error, Machine, Precision, Rate, watch};
 
 /// Steps of an automatic run at least: fewer teach nothing.
 const LEAST_STEPS: u64 = 20;
@@ -180,12 +180,17 @@ fn check_numbers(config: &Config) -> Result<(), Error> {
         return Err(Error::value("data.vocab", format!("{least} to {}", 1 << 20), vocab));
     }
     let positive = |value: f64| value.is_finite() && value > 0.0;
-    for (key, value) in [("train.max_minutes", train.max_minutes), ("train.lr", train.lr)] {
+    let lr = train.lr.and_then(Rate::number);
+    for (key, value) in [("train.max_minutes", train.max_minutes), ("train.lr", lr)] {
         if let Some(value) = value.filter(|value| !positive(*value)) {
             return Err(Error::value(key, "a positive number", value));
         }
     }
-    if train.lr.is_some() && !config.optim.is_empty() {
+    if let Some(ema) = train.ema.filter(|ema| !(0.0..1.0).contains(ema)) {
+        return Err(Error::value("train.ema", "a decay from 0 to under 1", ema));
+    }
+    watch::check(config.stop.as_ref(), &config.alarm, &config.validate)?;
+    if lr.is_some() && !config.optim.is_empty() {
         let (expected, got) = ("none beside `[[optim]]`, whose groups have their own", "both");
         return Err(Error::value("train.lr", expected, got));
     }
@@ -306,7 +311,10 @@ fn fill_loop(config: &mut Config, spec: &Spec, means: &Means) {
     let every = *train.val_every.get_or_insert(steps.div_ceil(10).max(1));
     train.ckpt_every.get_or_insert(every);
     let (warmup_steps, min_ratio) = ((steps / 20).max(1), 0.1);
-    config.schedule.get_or_insert(Schedule::Cosine { warmup_steps, min_ratio });
+    let found = train.lr == Some(Rate::Auto);
+    let cosine = Schedule::Cosine { warmup_steps, min_ratio };
+    let automatic = if found { Schedule::OneCycle(OneCycle::default()) } else { cosine };
+    config.schedule.get_or_insert(automatic);
 }
 
 fn check_context(config: &Config, facts: &Facts) -> Result<(), Error> {
@@ -345,7 +353,9 @@ fn fill_groups(
         let step_tokens = (batch * context) as f64 * f64::from(train.grad_accum);
         let by_time = means.tokens(&Spec { vocab, ..spec.clone() }, context);
         let tokens = train.steps.map_or(by_time, |steps| steps as f64 * step_tokens);
-        let lr = train.lr.take().unwrap_or(size::lr(spec.width));
+        let lr = train.lr.and_then(Rate::number).unwrap_or(size::lr(spec.width));
+        // A rate that is still to be found stays on record until it is.
+        train.lr.take_if(|lr| *lr != Rate::Auto);
         config.optim = size::groups(lr, tokens / size::text_tokens(means.train_bytes, vocab));
     }
     let assignment = Assignment::resolve(&config.optim, params)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use smidgen_data::Summary;
 
-use crate::{Outcome, Plan, Validation};
+use crate::{Outcome, Plan, Sample, Validation};
 
 /// Something a person may want to see.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub enum Event<'a> {
         step: u64,
         /// The score.
         score: Validation,
+        /// The score of the averaged weights, where they are kept.
+        ema: Option<Validation>,
         /// Whether it is the best so far.
         best: bool,
     },
@@ -63,8 +65,13 @@ pub enum Event<'a> {
         /// After this many steps.
         step: u64,
     },
-    /// A text the model wrote.
-    Sample(&'a str),
+    /// What the model wrote at a validation.
+    Samples {
+        /// After this many steps.
+        step: u64,
+        /// One text for each prompt.
+        samples: &'a [Sample],
+    },
     /// Something out of the ordinary that did not end the run.
     Notice(&'a str),
     /// The run ended.

@@ -355,6 +355,7 @@ fn recipe(plan: &Plan) -> Recipe {
         policy: plan.config.policy(),
         schedule: plan.schedule(),
         groups: plan.config.optim.clone(),
+        ema: plan.config.train.ema,
     }
 }
 
@@ -368,6 +369,8 @@ fn course(plan: &Plan, facts: Value) -> Course {
         val_every: train.val_every.expect(filled),
         ckpt_every: train.ckpt_every.expect(filled),
         keep: train.keep,
+        stop: plan.config.stop,
+        alarm: plan.config.alarm,
         facts,
     }
 }

@@ -3,6 +3,8 @@
 use smidgen_optim::{Clip, GradPolicy, OptimState, StepCx, global_norm};
 use smidgen_tensor::{Error, GradSink, Param, ParamId, Tensor};
 
+use crate::trainer::note_norm;
+
 /// Updates and drops; remembers what went wrong.
 pub(crate) struct Streamed<'a> {
     pub(crate) optim: &'a mut OptimState,
@@ -10,6 +12,8 @@ pub(crate) struct Streamed<'a> {
     /// Place of each parameter in the optimizer, none for frozen ones.
     pub(crate) places: &'a [Option<usize>],
     pub(crate) policy: GradPolicy,
+    /// Where norms are noted, when they are.
+    pub(crate) norms: Option<&'a mut Vec<f64>>,
     /// Sum of squares, where norms are computed.
     pub(crate) squares: Option<f64>,
     /// Whether every gradient so far was finite.
@@ -23,6 +27,9 @@ impl GradSink for Streamed<'_> {
         let Some(place) = self.places[id.index()] else { return Ok(()) };
         let grad = grad.slice::<f32>();
         let mut cx = self.cx;
+        if let Some(norms) = &mut self.norms {
+            note_norm(norms, id, global_norm(cx.team, &[grad]));
+        }
         if self.policy.clip == Clip::Tensor {
             let norm = global_norm(cx.team, &[grad]);
             self.squares = Some(self.squares.unwrap_or(0.0) + norm * norm);

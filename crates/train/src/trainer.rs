@@ -9,9 +9,10 @@ use smidgen_optim::{
 };
 use smidgen_tensor::{Compute, Device, HeldGrads, ParamId, Params, Tape};
 
+use crate::ema::Ema;
 use crate::shape::role;
 use crate::sink::Streamed;
-use crate::{Error, Objective, Validation};
+use crate::{Error, Metric, Objective, Patience, Validation, Watched};
 
 /// How much of the running mean of the loss a step keeps.
 const MEAN_KEEPS: f64 = 0.98;
@@ -29,11 +30,13 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Update rules by group.
     pub groups: Vec<GroupConfig>,
+    /// Decay of the averaged weights, where they are kept.
+    pub ema: Option<f64>,
 }
 
 /// Where a run stands; with weights and moments the whole of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Standing {
     /// Steps done, skipped ones included.
     pub step: u64,
@@ -41,6 +44,10 @@ pub struct Standing {
     pub updates: u64,
     /// Steps of the schedule, where that is fixed.
     pub horizon: Option<u64>,
+    /// The step at which the schedule began: that of the last lengthening.
+    pub offset: u64,
+    /// Updates that the averaged weights have taken in.
+    pub ema_updates: u64,
     /// Steps whose gradients were not finite.
     pub guard: Guard,
     /// Steps that are passed over because their gradients spoil the parameters.
@@ -53,10 +60,20 @@ pub struct Standing {
     pub last: Option<Scored>,
     /// The best validation, and its step.
     pub best: Option<Scored>,
+    /// How long the run has waited for an improvement.
+    pub patience: Patience,
+    /// What the alarms remember.
+    pub watched: Watched,
     /// Seconds of the run.
     pub seconds: f64,
     /// Seconds of its steps alone.
     pub step_seconds: f64,
+    /// Seconds of these that were spent waiting for data.
+    pub wait_seconds: f64,
+    /// Seconds spent writing metrics.
+    pub tracking_seconds: f64,
+    /// Seconds spent writing checkpoints.
+    pub ckpt_seconds: f64,
     /// Where the objective is in its data.
     pub data: Value,
 }
@@ -69,12 +86,22 @@ pub struct Scored {
     pub step: u64,
     /// What came out.
     pub score: Validation,
+    /// What came out for the averaged weights, where they are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Validation>,
 }
 
 impl Standing {
     /// Running mean of the loss.
     pub fn mean_loss(&self) -> f64 {
         if self.loss_weight > 0.0 { self.loss_sum / self.loss_weight } else { 0.0 }
+    }
+
+    /// The step within the present schedule, and the steps of that. An open horizon is far away; the
+    /// warm-up in which it is open does not depend on it.
+    pub(crate) fn place_in_schedule(&self) -> (u64, u64) {
+        let horizon = self.horizon.unwrap_or(u64::MAX);
+        (self.step.saturating_sub(self.offset), horizon.saturating_sub(self.offset))
     }
 
     fn add_loss(&mut self, loss: f64) {
@@ -96,6 +123,17 @@ pub struct StepReport {
     pub verdict: Verdict,
 }
 
+/// What a validation came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// That of the weights.
+    pub score: Validation,
+    /// That of the averaged weights, where they are kept.
+    pub ema: Option<Validation>,
+    /// Whether the weights are the best so far.
+    pub best: bool,
+}
+
 /// Trains an objective; owns parameters and optimizer state.
 pub struct Trainer<'o> {
     pub(crate) device: Device,
@@ -104,10 +142,15 @@ pub struct Trainer<'o> {
     pub(crate) objective: &'o mut dyn Objective,
     pub(crate) standing: Standing,
     pub(crate) recipe: Recipe,
+    pub(crate) ema: Option<Ema>,
+    /// Norms of the gradients of the last step that was watched, by parameter.
+    pub(crate) norms: Vec<f64>,
+    /// Whether the next step notes them.
+    pub(crate) notes_norms: bool,
     /// Place of each parameter in the optimizer.
     places: Vec<Option<usize>>,
     /// Steps up to here were judged once; going over them again changes no counter.
-    frontier: u64,
+    pub(crate) frontier: u64,
     /// Whether a bad gradient has gone into parameters or state.
     spoiled: bool,
 }
@@ -138,6 +181,7 @@ impl<'o> Trainer<'o> {
             .iter()
             .map(|(_, param)| if param.trainable { free.next() } else { None })
             .collect();
+        let ema = recipe.ema.map(|decay| Ema::new(device, &params, decay)).transpose()?;
         let mut trainer = Trainer {
             device: device.clone(),
             params,
@@ -145,6 +189,9 @@ impl<'o> Trainer<'o> {
             objective,
             standing: Standing::default(),
             recipe,
+            ema,
+            norms: Vec::new(),
+            notes_norms: false,
             places,
             frontier: 0,
             spoiled: false,
@@ -179,18 +226,25 @@ impl<'o> Trainer<'o> {
     /// # Errors
     /// [`Error::FirstLoss`], and those of the objective and the engine.
     pub fn step(&mut self) -> Result<StepReport, Error> {
+        let (at, steps) = self.standing.place_in_schedule();
+        let schedule = self.recipe.schedule;
+        let (multiplier, beta1) = (schedule.multiplier(at, steps), schedule.beta1(at, steps));
+        self.step_at(Pace { multiplier, beta1 })
+    }
+
+    /// A step at a pace of the caller's own.
+    pub(crate) fn step_at(&mut self, pace: Pace) -> Result<StepReport, Error> {
+        let multiplier = pace.multiplier;
         let step = self.standing.step;
-        // An open horizon is far away; the warm-up in which it is open does not depend on it.
-        let horizon = self.standing.horizon.unwrap_or(u64::MAX);
-        let multiplier = self.recipe.schedule.multiplier(step, horizon);
+        self.norms.clear();
         if self.standing.passed_over.contains(&step) {
             self.standing.step += 1;
             let (loss, verdict) = (f64::NAN, Verdict::Skip);
             return Ok(StepReport { loss, grad_norm: None, multiplier, verdict });
         }
         let tried = match self.recipe.policy.grad {
-            GradMode::Held => self.held(multiplier)?,
-            GradMode::Streamed => self.streamed(multiplier)?,
+            GradMode::Held => self.held(pace)?,
+            GradMode::Streamed => self.streamed(pace)?,
         };
         self.spoiled = !tried.finite && tried.updated;
         let verdict = self.judge(&tried);
@@ -201,6 +255,10 @@ impl<'o> Trainer<'o> {
         if verdict == Verdict::Apply {
             self.standing.updates += 1;
             self.standing.add_loss(tried.loss);
+            if let Some(ema) = &mut self.ema {
+                self.standing.ema_updates += 1;
+                ema.update(&self.device, &self.params, self.standing.ema_updates);
+            }
         }
         let Tried { loss, grad_norm, .. } = tried;
         Ok(StepReport { loss, grad_norm, multiplier, verdict })
@@ -219,7 +277,7 @@ impl<'o> Trainer<'o> {
     }
 
     /// All gradients first, then the verdict, then all updates.
-    fn held(&mut self, multiplier: f64) -> Result<Tried, Error> {
+    fn held(&mut self, pace: Pace) -> Result<Tried, Error> {
         let mut held = HeldGrads::new();
         let mut loss = 0.0;
         for micro in 0..self.recipe.policy.grad_accum as usize {
@@ -241,12 +299,15 @@ impl<'o> Trainer<'o> {
         }
         let policy = self.recipe.policy;
         let common = if policy.clip == Clip::Global { policy.factor(norm) } else { 1.0 };
-        let cx = step_cx(&self.device, &self.recipe, &self.standing, multiplier);
+        let cx = step_cx(&self.device, &self.recipe, &self.standing, pace);
         for id in ids {
             let (Some(grad), Some(place)) = (held.remove(id), self.places[id.index()]) else {
                 continue;
             };
             let grad = grad.slice::<f32>();
+            if self.notes_norms {
+                note_norm(&mut self.norms, id, global_norm(self.device.team(), &[grad]));
+            }
             let factor = match policy.clip {
                 Clip::Tensor => policy.factor(global_norm(self.device.team(), &[grad])),
                 Clip::Global | Clip::Off => common,
@@ -258,7 +319,7 @@ impl<'o> Trainer<'o> {
     }
 
     /// Each update as soon as its gradient is there.
-    fn streamed(&mut self, multiplier: f64) -> Result<Tried, Error> {
+    fn streamed(&mut self, pace: Pace) -> Result<Tried, Error> {
         let mut tape = Tape::training(&self.device, self.recipe.compute, &mut self.params);
         let share = self.objective.loss(&mut tape, self.standing.step, 0)?;
         let loss = loss_value(&tape, share);
@@ -270,7 +331,8 @@ impl<'o> Trainer<'o> {
         }
         let mut sink = Streamed {
             optim: &mut self.optim,
-            cx: step_cx(&self.device, &self.recipe, &self.standing, multiplier),
+            cx: step_cx(&self.device, &self.recipe, &self.standing, pace),
+            norms: self.notes_norms.then_some(&mut self.norms),
             places: &self.places,
             policy: self.recipe.policy,
             squares: None,
@@ -294,19 +356,33 @@ impl<'o> Trainer<'o> {
         check_first(self.objective.first_loss(), loss)
     }
 
-    /// Scores the parameters and enters the score; says whether it is the best so far.
+    /// Scores the parameters, and the averaged ones where they are kept, and enters the scores; the
+    /// best so far is the best by a metric, and of equal ones that with the lower loss.
     ///
     /// # Errors
     /// Those of the objective.
-    pub fn validate(&mut self) -> Result<(Validation, bool), Error> {
-        let score = self.objective.validate(&self.device, self.recipe.compute, &self.params)?;
-        let scored = Scored { step: self.standing.step, score };
-        let best = self.standing.best.is_none_or(|best| score.loss < best.score.loss);
+    pub fn validate(&mut self, by: Metric) -> Result<Scores, Error> {
+        let compute = self.recipe.compute;
+        let mut score = self.objective.validate(&self.device, compute, &self.params)?;
+        score.compile = self.objective.compile_rate(&self.device, compute, &self.params)?;
+        let ema = self.validate_ema()?;
+        let scored = Scored { step: self.standing.step, score, ema };
+        let best = self.standing.best.is_none_or(|best| by.prefers(&score, &best.score));
         self.standing.last = Some(scored);
         if best {
             self.standing.best = Some(scored);
         }
-        Ok((score, best))
+        Ok(Scores { score, ema, best })
+    }
+
+    fn validate_ema(&mut self) -> Result<Option<Validation>, Error> {
+        let Some(ema) = self.ema.as_mut().filter(|_| self.standing.ema_updates > 0) else {
+            return Ok(None);
+        };
+        ema.swap(&mut self.params);
+        let score = self.objective.validate(&self.device, self.recipe.compute, &self.params);
+        ema.swap(&mut self.params);
+        score.map(Some)
     }
 
     /// Whether the last step left parameters or state that must not be kept.
@@ -322,10 +398,19 @@ impl<'o> Trainer<'o> {
         // State of zeros, in the formats it had.
         self.optim = OptimState::allocate(assignment, self.device.pool())?;
         self.objective.init(&mut self.params, self.recipe.seed);
-        let horizon = self.standing.horizon;
-        self.standing = Standing { guard, passed_over, horizon, ..Standing::default() };
+        let Standing { horizon, offset, .. } = self.standing;
+        self.standing = Standing { guard, passed_over, horizon, offset, ..Standing::default() };
         Ok(())
     }
+}
+
+/// What a schedule says about a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Of every group's rate.
+    pub(crate) multiplier: f64,
+    /// The decay of the first average, in the place of every group's own.
+    pub(crate) beta1: Option<f64>,
 }
 
 /// What a step came to before anybody judged it.
@@ -340,6 +425,14 @@ impl Tried {
     fn bad(loss: f64, updated: bool) -> Tried {
         Tried { loss, grad_norm: None, finite: false, updated }
     }
+}
+
+/// Enters the norm of one parameter's gradient.
+pub(crate) fn note_norm(norms: &mut Vec<f64>, id: ParamId, norm: f64) {
+    if norms.len() <= id.index() {
+        norms.resize(id.index() + 1, 0.0);
+    }
+    norms[id.index()] = norm;
 }
 
 fn loss_value(tape: &Tape<'_>, loss: smidgen_tensor::Var) -> f64 {
@@ -358,10 +451,9 @@ fn step_cx<'a>(
     device: &'a Device,
     recipe: &Recipe,
     standing: &Standing,
-    multiplier: f64,
+    Pace { multiplier, beta1 }: Pace,
 ) -> StepCx<'a> {
     let rng = Rng::new(recipe.seed, Stream::Rounding);
     let cx = StepCx::new(device.team(), standing.updates + 1, rng);
-    let beta1 = recipe.schedule.beta1(standing.step, standing.horizon.unwrap_or(u64::MAX));
     StepCx { multiplier, beta1, level: device.level(), ..cx }
 }

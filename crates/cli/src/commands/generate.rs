@@ -11,7 +11,7 @@ use smidgen_data::TokenStream;
 use smidgen_model::{Sampler, Sampling, Session};
 use smidgen_store::{RunView, Which};
 use smidgen_tensor::{Device, available_threads};
-use smidgen_train::{TrainedModel, open_model};
+use smidgen_train::{TrainedModel, Weights, open_model};
 
 use crate::commands::stop::StopText;
 use crate::exit::Fault;
@@ -53,6 +53,9 @@ pub(crate) struct Args {
     /// Which checkpoint: best, last or a step
     #[arg(long, value_name = "best|last|STEP", default_value = "best")]
     ckpt: Which,
+    /// Write with the averaged weights of a run with `train.ema`
+    #[arg(long)]
+    ema: bool,
     /// Compute threads [default: all this process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -93,7 +96,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let prompt = args.read_prompt()?;
     let threads = args.threads.map_or_else(available_threads, usize::from);
     let device = Device::cpu(Ledger::new(), threads);
-    let model = open_model(&run, args.ckpt, &device)?;
+    let weights = if args.ema { Weights::Ema } else { Weights::Trained };
+    let model = open_model(&run, args.ckpt, weights, &device)?;
     let report = generate(&args, &model, &device, &prompt, &mut sampler)?;
     if args.json {
         return out::json(&report);
@@ -147,7 +151,7 @@ fn generate(
 ) -> Result<Report> {
     let tokenizer = &model.tokenizer;
     // Every document of the training text began with this token.
-    let mut ids = vec![tokenizer.eot()];
+    let mut ids = vec![tokenizer.prefix()];
     ids.extend(tokenizer.encode(prompt)?);
     // Attention to far more than the model ever saw says nothing, and costs the square of it.
     let most = (64 * model.decoder.spec().context).max(1 << 14);
@@ -165,7 +169,7 @@ fn generate(
     let (started, mut tokens, mut end) = (Instant::now(), 0, End::Length);
     while tokens < u64::from(args.max_tokens) {
         let next = sampler.draw(&logits);
-        if next == tokenizer.eot() {
+        if next == tokenizer.prefix() {
             end = End::Document;
             break;
         }

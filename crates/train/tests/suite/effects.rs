@@ -8,7 +8,7 @@ use smidgen_store::{Disk, RunDir, RunView, Which};
 use smidgen_tensor::{Compute, Device, Params, Tape, Var};
 use smidgen_train::{
     Error, Facts, LanguageModel, Machine, Objective, Recipe, TokenFacts, Trainer, Validation,
-    open_model, resolve,
+    Weights, open_model, resolve,
 };
 
 use crate::common::{Place, tensors};
@@ -292,6 +292,7 @@ fn one_batch_is_learnt_by_heart() {
         policy: plan.config.policy(),
         schedule: smidgen_optim::Schedule::Constant { warmup_steps: 5 },
         groups: plan.config.optim.clone(),
+        ema: None,
     };
     let mut model = OneBatch(model);
     let mut trainer = Trainer::new(&device, recipe, &mut model, params).unwrap();
@@ -305,9 +306,12 @@ fn a_finished_run_gives_its_model_back() {
     let outcome = place.train("run", &[]);
     let view = RunDir::read(&place.run("run")).unwrap();
     let device = Device::cpu(Ledger::new(), 1);
-    let model = open_model(&view, Which::Last, &device).unwrap();
+    let model = open_model(&view, Which::Last, Weights::Trained, &device).unwrap();
     assert_eq!((model.step, model.compute), (outcome.steps, Compute::F32));
     assert_eq!(model.params.len(), model.params.iter().len());
     assert_eq!(model.decoder.spec().vocab, model.tokenizer.vocab_size());
-    assert_eq!(open_model(&view, Which::Best, &device).unwrap().step, outcome.best_step.unwrap());
+    assert_eq!(
+        open_model(&view, Which::Best, Weights::Trained, &device).unwrap().step,
+        outcome.best_step.unwrap()
+    );
 }

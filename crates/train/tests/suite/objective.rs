@@ -11,7 +11,8 @@ use smidgen_tensor::{
     Compute, Device, LinearSpec, ParamId, Params, Role, Tape, Targets, Tensor, Var,
 };
 use smidgen_train::{
-    Course, Error, Event, Objective, Outcome, Recipe, Standing, Trainer, Validation, fit,
+    AlarmConfig, Course, Error, Event, Objective, Outcome, Recipe, Standing, Trainer, Validation,
+    fit,
 };
 
 /// Which of two classes a point of the plane belongs to: the sign of x - y.
@@ -84,7 +85,7 @@ impl Objective for Sides {
         let mut tape = Tape::inference(d, c, params);
         let loss = self.put(&mut tape, 1 << 40, 1.0 / ROWS as f32)?;
         let loss = tape.value(loss).unwrap().slice::<f32>()[0].into();
-        Ok(Validation { loss, bpb: None, targets: ROWS as u64 })
+        Ok(Validation { loss, bpb: None, targets: ROWS as u64, compile: None })
     }
 
     fn validation_targets(&self) -> u64 {
@@ -99,6 +100,7 @@ fn recipe(grad: GradMode) -> Recipe {
         policy: GradPolicy { grad, clip: Clip::Off, ..GradPolicy::default() },
         schedule: Schedule::Constant { warmup_steps: 0 },
         groups: vec![GroupConfig { lr: 0.03, weight_decay: Some(0.0), ..GroupConfig::default() }],
+        ema: None,
     }
 }
 
@@ -111,6 +113,8 @@ fn course(steps: u64) -> Course {
         val_every: 10,
         ckpt_every: 5,
         keep: 2,
+        stop: None,
+        alarm: AlarmConfig::default(),
         facts: serde_json::Value::Null,
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smidgen_store::Bytes;
-use smidgen_train::{Event, Outcome, Progress, Status, StepEvent, Validation};
+use smidgen_train::{Event, Outcome, Progress, Sample, Status, StepEvent, Validation};
 
 use super::{RUNS, tables};
 use crate::out;
@@ -27,6 +27,8 @@ pub(super) struct Screen {
     /// Present on a terminal that is not a build server's.
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
+    /// What the model wrote at the last validation.
+    samples: Vec<Sample>,
     /// The watcher of the stop flag ends when this is dropped.
     _watched: Sender<()>,
     /// What does not go through the library's error type: a closed standard output.
@@ -44,6 +46,7 @@ impl Screen {
         Screen {
             to_stderr: json,
             last_line: None,
+            samples: Vec::new(),
             _watched: watch(stop, bar.clone()),
             failed: None,
             bar,
@@ -95,9 +98,20 @@ impl Screen {
         }
     }
 
+    /// One line while the run goes; all of them are shown at its end.
+    fn samples(&mut self, samples: &[Sample]) {
+        if let Some(first) = samples.first() {
+            self.say(format_args!("    {}", tables::one_line(first)));
+        }
+        self.samples = samples.to_vec();
+    }
+
     fn done(&mut self, outcome: &Outcome) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
+        }
+        for sample in std::mem::take(&mut self.samples) {
+            self.say(tables::sample(&sample));
         }
         let text = match outcome.status {
             Status::Finished => finished(outcome),
@@ -152,8 +166,14 @@ pub(super) fn clock(seconds: f64) -> String {
     }
 }
 
-fn validation(step: u64, score: &Validation, best: bool) -> String {
+fn validation(step: u64, score: &Validation, ema: Option<&Validation>, best: bool) -> String {
     let bpb = score.bpb.map_or(String::new(), |bpb| format!(", {bpb:.3} bits per byte"));
+    let averaged = ema.map(|ema| ema.bpb.unwrap_or(ema.loss));
+    let averaged = averaged.map_or(String::new(), |ema| format!(" ({ema:.3} averaged)"));
+    let compile = score.compile.map_or(String::new(), |compile| {
+        format!(", {} of {} compile", compile.compiled, compile.samples)
+    });
+    let bpb = bpb + &averaged + &compile;
     let best = if best { "  (best so far)" } else { "" };
     format!("  step {step}: validation loss {:.3}{bpb}{best}", score.loss)
 }
@@ -209,11 +229,11 @@ impl Progress for Screen {
                 self.say(format_args!("  the time is enough for {steps} steps"));
             }
             Event::Step(event) => self.step(event),
-            Event::Validation { step, score, best } => self.say(validation(step, &score, best)),
-            Event::Checkpoint { .. } => {}
-            Event::Sample(text) => {
-                self.say(format_args!("\nSample:\n{}\n", tables::indented(text)))
+            Event::Validation { step, score, ema, best } => {
+                self.say(validation(step, &score, ema.as_ref(), best));
             }
+            Event::Checkpoint { .. } => {}
+            Event::Samples { samples, .. } => self.samples(samples),
             Event::Notice(text) => self.say(format_args!("note: {text}")),
             Event::Done { outcome, .. } => self.done(outcome),
             _ => {}

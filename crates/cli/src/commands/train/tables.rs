@@ -6,13 +6,16 @@ use std::path::Path;
 
 use smidgen_data::{Skipped, Summary, Tally};
 use smidgen_store::Bytes;
-use smidgen_train::{Outcome, Plan};
+use smidgen_train::{Outcome, Plan, Sample};
 
 use super::screen::clock;
 use crate::out::{Table, count};
 
 /// Kinds of files that get a line of their own.
 const KINDS: usize = 8;
+/// Columns of a sample and its prompt in one line, and of the prompt alone.
+const LINE_WIDTH: usize = 72;
+const PROMPT_WIDTH: usize = 30;
 /// Columns of an example's name.
 const NAME_WIDTH: usize = 36;
 
@@ -144,6 +147,31 @@ pub(crate) fn outcome(outcome: &Outcome) -> String {
     row("speed", format!("{:.0} tokens/s", outcome.tokens_per_s));
     row("memory", format!("{:.0} MiB at most", outcome.peak_rss_mib));
     table.to_string()
+}
+
+/// A prompt and what the model made of it, for the end of a run.
+pub(super) fn sample(sample: &Sample) -> String {
+    let name = match sample.prompt.is_empty() {
+        true => "Sample from nothing".to_string(),
+        false => format!("Sample after {:?}", ends(&sample.prompt, PROMPT_WIDTH)),
+    };
+    format!("\n{name}:\n{}", indented(&sample.text))
+}
+
+/// The same in one line, for a run that goes on.
+pub(super) fn one_line(sample: &Sample) -> String {
+    let Sample { prompt, text } = sample;
+    let prompt = ends(prompt, PROMPT_WIDTH);
+    let room = LINE_WIDTH.saturating_sub(prompt.chars().count());
+    let mut text: String = text.chars().take(room).collect();
+    text.retain(|c| !c.is_control() || c == '\n');
+    format!("{} | {}", prompt.replace('\n', " "), text.replace('\n', " "))
+}
+
+/// The end of a text, cut to a width, without control characters.
+fn ends(text: &str, width: usize) -> String {
+    let clean: Vec<char> = text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+    clean[clean.len().saturating_sub(width)..].iter().collect()
 }
 
 /// A text set off from ours; control characters of a model must not reach the terminal.
