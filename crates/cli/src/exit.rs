@@ -119,6 +119,7 @@ fn store(error: &Store) -> u8 {
         | Store::Tensor { .. } => UNREADABLE,
         Store::RunExists { .. }
         | Store::NotEmpty { .. }
+        | Store::Exists { .. }
         | Store::Toml { .. }
         | Store::UnknownKey { .. }
         | Store::MissingKey { .. }
@@ -132,7 +133,12 @@ fn store(error: &Store) -> u8 {
 }
 
 fn model(error: &Model) -> u8 {
-    if matches!(error, Model::Tensor(_)) { FAILED } else { USAGE }
+    match error {
+        Model::Tensor(_) => FAILED,
+        Model::Store(error) => store(error),
+        Model::Foreign { .. } => UNREADABLE,
+        _ => USAGE,
+    }
 }
 
 fn optim(error: &Optim) -> u8 {

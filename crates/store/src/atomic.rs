@@ -26,17 +26,69 @@ pub fn write_atomic(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), Error> {
+    write_whole(files, path, |out| write(out).map_err(Error::at("write", path)))
+}
+
+/// [`write_atomic`] for a writer with errors of its own kind.
+pub fn write_whole<E: From<Error>>(
+    files: &dyn Files,
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
     let temporary = temporary(path);
-    let written = fill(files, &temporary, write)
-        .map_err(Error::at("write", path))
-        .and_then(|()| files.rename(&temporary, path).map_err(Error::at("rename into", path)));
+    let renamed = || files.rename(&temporary, path).map_err(Error::at("rename into", path));
+    let written = fill(files, &temporary, path, write).and_then(|()| Ok(renamed()?));
     if written.is_err() {
         // The first error is the one to tell; an orphan is cleaned when the run is next opened.
         let _ = files.remove_file(&temporary);
     }
     written?;
     let folder = folder(path);
-    files.sync_dir(folder).map_err(Error::at("sync", folder))
+    Ok(files.sync_dir(folder).map_err(Error::at("sync", folder))?)
+}
+
+/// Makes the folder `path`, which must be new or empty, with all that `fill` puts into it, or
+/// nothing at all: `fill` gets a folder with a temporary name beside it.
+///
+/// Fails with [`Error::NotEmpty`] where something is there already, with [`Error::Io`], and as
+/// `fill` does.
+pub fn write_folder<E: From<Error>>(
+    files: &dyn Files,
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    check_new(path)?;
+    let (temporary, parent) = (temporary(path), folder(path));
+    let finish = || -> Result<(), Error> {
+        files.sync_dir(&temporary).map_err(Error::at("sync", path))?;
+        files.rename(&temporary, path).map_err(Error::at("rename into", path))
+    };
+    let made = files.create_dir_all(&temporary).map_err(Error::at("create", path));
+    let made = made.map_err(E::from).and_then(|()| fill(&temporary)).and_then(|()| Ok(finish()?));
+    if made.is_err() {
+        // The first error is the one to tell.
+        let _ = files.remove_dir_all(&temporary);
+    }
+    made?;
+    Ok(files.sync_dir(parent).map_err(Error::at("sync", parent))?)
+}
+
+/// Whether something can be made at `path`: nothing is there, or an empty folder.
+/// Fails with [`Error::NotEmpty`] naming what is there, and with [`Error::Io`].
+pub fn check_new(path: &Path) -> Result<(), Error> {
+    let taken = |found: String| Err(Error::NotEmpty { path: path.into(), found });
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => match entries.next() {
+            Some(Ok(entry)) => taken(entry.file_name().to_string_lossy().into_owned()),
+            Some(Err(error)) => Err(Error::at("read", path)(error)),
+            None => Ok(()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory && path.exists() => {
+            Err(Error::Exists { path: path.into() })
+        }
+        Err(error) => Err(Error::at("read", path)(error)),
+    }
 }
 
 /// [`write_atomic`] of a text.
@@ -56,18 +108,21 @@ pub(crate) fn json_text(path: &Path, value: &impl Serialize) -> Result<String, E
     Ok(text + "\n")
 }
 
-/// Writes and syncs one file under its own name.
-fn fill(
+/// Writes and syncs one file under its own name; errors name it `shown`.
+fn fill<E: From<Error>>(
     files: &dyn Files,
     path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, files.create(path)?);
-    let written = write(&mut out).and_then(|()| out.flush());
+    shown: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let sink = files.create(path).map_err(Error::at("write", shown))?;
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, sink);
+    let flush = |out: &mut dyn Write| out.flush().map_err(Error::at("write", shown));
+    let written = write(&mut out).and_then(|()| Ok(flush(&mut out)?));
     // `into_parts` instead of a drop: a drop would try to write the rest once more.
     let (mut sink, _) = out.into_parts();
     written?;
-    sink.sync()
+    Ok(sink.sync().map_err(Error::at("write", shown))?)
 }
 
 /// The temporary name of `path`: same folder, hence same file system, so that a rename is atomic.
@@ -155,6 +210,46 @@ mod tests {
                 assert_eq!(name.unwrap().file_name(), "a");
             }
         }
+    }
+
+    #[test]
+    fn every_fault_leaves_a_whole_folder_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let save = |files: &dyn Files| {
+            write_folder(files, &path, |folder| {
+                write_text(files, &folder.join("a"), "1")?;
+                write_text(files, &folder.join("b"), "2")
+            })
+        };
+        let counting = Faulty::counting();
+        save(&counting).unwrap();
+        for fault in Fault::ALL {
+            for n in 0..counting.operations() {
+                std::fs::remove_dir_all(&path).unwrap_or_default();
+                save(&Faulty::once(n, fault)).expect_err("the fault is within the save");
+                let names = std::fs::read_dir(dir.path()).unwrap().map(|name| name.unwrap().path());
+                let names: Vec<PathBuf> = names.collect();
+                assert!(names.iter().all(|name| *name == path), "{fault:?} at {n}: {names:?}");
+                if path.exists() {
+                    assert_eq!(std::fs::read_dir(&path).unwrap().count(), 2, "{fault:?} at {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let save = || write_folder::<Error>(&Disk, &path, |_| Ok(()));
+        save().unwrap();
+        save().expect("an empty folder is as good as none");
+        std::fs::write(path.join("mine"), "text").unwrap();
+        let error = save().unwrap_err().to_string();
+        assert!(error.contains("`mine`") && error.contains("--out"), "{error}");
+        let error = check_new(&path.join("mine")).unwrap_err().to_string();
+        assert!(error.contains("expected a new file or folder"), "{error}");
     }
 
     #[test]

@@ -65,6 +65,15 @@ pub enum Error {
         /// One thing found there.
         found: String,
     },
+    /// Something new was to be made where a file is already.
+    #[error(
+        "expected a new file or folder, got a file at {}\n  hint: choose another name with `--out`",
+        path.display()
+    )]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process holds the run.
     #[error(
         "run directory in use by another process: {}\n  \

@@ -40,7 +40,7 @@ mod tensors;
 
 use std::path::Path;
 
-pub use atomic::{write_atomic, write_json, write_text};
+pub use atomic::{check_new, write_atomic, write_folder, write_json, write_text, write_whole};
 pub use bytes::Bytes;
 pub use checkpoint::{Checkpoint, CheckpointWriter, Commit, FileFacts, Manifest, Skipped};
 pub use error::Error;
