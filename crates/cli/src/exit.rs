@@ -93,8 +93,10 @@ fn train(error: &Train) -> u8 {
         | Train::NoSource
         | Train::UnknownPreset { .. }
         | Train::ConfigChanged { .. }
+        | Train::RateRises { .. }
+        | Train::NotFinished { .. }
         | Train::CannotOverride { .. } => USAGE,
-        Train::Foreign { .. } => UNREADABLE,
+        Train::Foreign { .. } | Train::NoEma { .. } => UNREADABLE,
         Train::OverBudget { .. } => OVER_BUDGET,
         _ => FAILED,
     }

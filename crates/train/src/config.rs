@@ -2,6 +2,7 @@
 //! [`resolve`](crate::resolve), the only validator.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -169,6 +170,18 @@ impl Rate {
             Rate::Auto => None,
             Rate::Of(rate) => Some(rate),
         }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Rate, Error> {
+        if text == "auto" {
+            return Ok(Rate::Auto);
+        }
+        let wrong = |_| Error::value("train.lr", "a number or `auto`", text);
+        text.parse().map(Rate::Of).map_err(wrong)
     }
 }
 

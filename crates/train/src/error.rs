@@ -136,6 +136,41 @@ pub enum Error {
         /// The checkpoint's step.
         saved: u64,
     },
+    /// A longer schedule whose rate would rise again at the present step.
+    #[error(
+        "`train.steps`: from {old} to {new} sends the rate of step {step} up again, from {from:.3} to {to:.3} \
+         of its base\n  hint: `--extend N` adds steps with a schedule of their own once the run is finished"
+    )]
+    RateRises {
+        /// Steps done.
+        step: u64,
+        /// The present multiplier.
+        from: f64,
+        /// The multiplier that it would have.
+        to: f64,
+        /// The present end of the schedule.
+        old: u64,
+        /// The new one.
+        new: u64,
+    },
+    /// Steps can be added to a run that has ended alone.
+    #[error(
+        "{} is not finished\n  hint: go on with `--resume` alone, then `--extend`",
+        run.display()
+    )]
+    NotFinished {
+        /// The run directory.
+        run: PathBuf,
+    },
+    /// A range test at whose rates the loss never fell.
+    #[error(
+        "no learning rate of the range test made the loss fall in {tried} steps\n  \
+         hint: name one with `--lr`, or look at the curve with `lr-find`"
+    )]
+    NoRate {
+        /// Steps that gave numbers.
+        tried: usize,
+    },
     /// A checkpoint without averaged weights.
     #[error(
         "the checkpoint of step {step} in {} has no averaged weights\n  \

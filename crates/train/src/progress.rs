@@ -4,7 +4,7 @@ use std::path::Path;
 
 use smidgen_data::Summary;
 
-use crate::{Outcome, Plan, Sample, Validation};
+use crate::{LrPoint, Outcome, Plan, Sample, Validation};
 
 /// Something a person may want to see.
 #[derive(Debug)]
@@ -46,6 +46,15 @@ pub enum Event<'a> {
     Horizon {
         /// Steps of the schedule.
         steps: u64,
+    },
+    /// A step of a range test was done.
+    Range {
+        /// Which, from 0.
+        index: u32,
+        /// Of how many.
+        steps: u32,
+        /// Rate and loss.
+        point: &'a LrPoint,
     },
     /// A step was done.
     Step(&'a StepEvent),

@@ -1,5 +1,8 @@
 //! The verbs: begin a run, go on with one, see what one would be.
 
+mod extend;
+mod range;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,19 +15,29 @@ use smidgen_data::Dataset;
 use smidgen_store::{Checkpoint, Disk, ENV_JSON, Files, RUN_TOML, RunDir, config};
 use smidgen_tensor::{Device, Params};
 
+pub use self::range::{lr_find_run, lr_find_source};
+
+use self::extend::is_lengthening;
+use self::range::find_rate;
 use crate::fit::{Around, Course, go};
 use crate::machine::cpu_name;
 use crate::outcome::OUTCOME_JSON;
 use crate::plan::settle;
 use crate::source::{Scan, dataset_facts};
 use crate::{
-    Config, Error, Event, LanguageModel, Machine, Objective, Outcome, Plan, Progress, Recipe,
+    Config, Error, Event, LanguageModel, Machine, Objective, Outcome, Plan, Progress, Rate, Recipe,
     Trainer, resolve,
 };
 
 /// Keys that a resumed run may change freely: they do not touch the course of its numbers.
-const FREE_KEYS: [&str; 5] =
-    ["threads", "memory", "data.path", "train.max_minutes", "train.max_steps"];
+const FREE_KEYS: [&str; 6] = [
+    "threads",
+    "memory",
+    "data.path",
+    "train.max_minutes",
+    "train.max_steps",
+    "validate.allow_unsandboxed",
+];
 
 /// What a run is done with.
 pub struct Context<'a> {
@@ -52,6 +65,8 @@ pub struct Changes {
     pub sets: Vec<String>,
     /// Goes on although the configuration changed.
     pub override_config: bool,
+    /// Steps that a finished run is lengthened by.
+    pub extend: Option<u64>,
 }
 
 /// Plans a run without writing anything.
@@ -147,13 +162,16 @@ pub fn resume(dir: &Path, changes: &Changes, cx: Context<'_>) -> Result<Outcome,
     let started = Instant::now();
     let run = RunDir::open(cx.files.clone(), dir)?;
     let text = run.read_text(RUN_TOML)?;
-    let config: Config = config::load(&text, &run.file(RUN_TOML), &changes.sets)?;
+    let mut config: Config = config::load(&text, &run.file(RUN_TOML), &changes.sets)?;
     let checkpoint = newest(&run, cx.progress)?;
-    if let Some(outcome) = finished(&run, &config, checkpoint.as_ref(), cx.progress)? {
+    if let Some(more) = changes.extend {
+        let ended = checkpoint.as_ref().filter(|_| run.file(OUTCOME_JSON).exists());
+        let at = ended.ok_or_else(|| Error::NotFinished { run: dir.to_path_buf() })?.step();
+        extend::lengthen(&mut config, at, more)?;
+    } else if let Some(outcome) = finished(&run, &config, checkpoint.as_ref(), cx.progress)? {
         let (outcome, run) = (&outcome, run.path());
         let text = format!(
-            "the run is finished; nothing to do (its schedule ends at step {}; `--set train.steps=N --override` \
-             makes it longer)",
+            "the run is finished; nothing to do (it ended at step {}; `--extend N` makes it longer)",
             outcome.steps
         );
         cx.progress.event(Event::Notice(&text));
@@ -211,7 +229,8 @@ fn finished(
             return Ok(None);
         }
     };
-    if diff.iter().any(|line| matters(line)) || may_go_further(config, &outcome) {
+    let matters = |line: &String| matters(line) && !is_lengthening(line, config, checkpoint);
+    if diff.iter().any(matters) || may_go_further(config, &outcome) {
         return Ok(None);
     }
     if !outcome.run_dir.exists() {
@@ -233,7 +252,8 @@ fn may_go_further(config: &Config, outcome: &Outcome) -> bool {
     let train = &config.train;
     let ends = [train.steps, train.max_steps].into_iter().flatten();
     let seconds = train.max_minutes.map_or(f64::INFINITY, |minutes| minutes * 60.0);
-    ends.min().is_none_or(|end| outcome.steps < end) && outcome.seconds < seconds
+    let has_room = ends.min().is_none_or(|end| outcome.steps < end) && outcome.seconds < seconds;
+    has_room && !outcome.stopped_early
 }
 
 fn saved_config(checkpoint: &Checkpoint) -> toml::Table {
@@ -262,7 +282,7 @@ fn check_unchanged(
     let step = checkpoint.step();
     same_dataset(checkpoint, &dataset.sha256)?;
     let mut diff = config::diff(&saved_config(checkpoint), &config::to_table(&plan.config)?);
-    diff.retain(|line| matters(line));
+    diff.retain(|line| matters(line) && !is_lengthening(line, &plan.config, checkpoint));
     if override_config && diff.iter().any(|line| line.starts_with("`data.")) {
         let reason = "the data is prepared already".to_string();
         return Err(Error::CannotOverride { step, diff, reason });
@@ -297,10 +317,14 @@ fn begin(
     dataset: Dataset,
     run: &RunDir,
     from: Option<(Checkpoint, Vec<String>)>,
-    cx: Context<'_>,
+    mut cx: Context<'_>,
     started: Instant,
 ) -> Result<Outcome, Error> {
     cx.progress.event(Event::Plan(&plan));
+    if from.is_some() && plan.config.train.lr == Some(Rate::Auto) {
+        return Err(Error::value("train.lr", "a number for a run that has begun", "`auto`"));
+    }
+    let plan = find_rate(plan, &dataset, &mut cx)?;
     let device = Device::cpu_at(Ledger::new(), plan.threads(), cx.machine.level);
     let mut params = Params::new();
     let mut model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
@@ -312,6 +336,8 @@ fn begin(
             true => error,
             false => Error::CannotOverride { step, diff, reason: error.to_string() },
         })?;
+        extend::check_rate(&trainer, &plan.config)?;
+        extend::begin_again(&mut trainer, &plan.config)?;
         cx.progress.event(Event::Resumed { step });
     }
     // Only now is it certain that the run goes on like this.

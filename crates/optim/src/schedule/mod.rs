@@ -130,6 +130,19 @@ impl Schedule {
         }
     }
 
+    /// The same with a warm-up of no more than this, for a shorter run.
+    pub fn with_warmup_of_most(mut self, most: u64) -> Self {
+        match &mut self {
+            Self::Cosine { warmup_steps, .. }
+            | Self::Linear { warmup_steps, .. }
+            | Self::Constant { warmup_steps }
+            | Self::InverseSqrt { warmup_steps }
+            | Self::Wsd { warmup_steps, .. } => *warmup_steps = most.min(*warmup_steps),
+            Self::OneCycle(_) => {}
+        }
+        self
+    }
+
     /// The multiplier at `step` (from 0) of `total_steps`; stays at the last value past the end.
     pub fn multiplier(&self, step: u64, total_steps: u64) -> f64 {
         let warmup = self.warmup_steps();
@@ -272,6 +285,14 @@ mod tests {
                 assert_eq!(schedule.multiplier(step, u64::MAX), schedule.multiplier(step, 13));
             }
         }
+    }
+
+    #[test]
+    fn a_shorter_run_may_have_a_shorter_warm_up() {
+        let shorter = COSINE.with_warmup_of_most(2);
+        assert_eq!([shorter.warmup_steps(), shorter.with_warmup_of_most(9).warmup_steps()], [2, 2]);
+        let cycle = Schedule::OneCycle(OneCycle::default());
+        assert_eq!(cycle.with_warmup_of_most(1), cycle);
     }
 
     #[test]

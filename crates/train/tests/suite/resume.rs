@@ -41,7 +41,8 @@ fn a_resume_may_use_other_threads_and_another_length_of_the_first_part() {
     for stop_at in [1, 4, 7] {
         let name = format!("stopped-{stop_at}");
         place.until(&name, &[], stop_at);
-        let changes = Changes { sets: vec!["threads=2".into()], override_config: false };
+        let changes =
+            Changes { sets: vec!["threads=2".into()], override_config: false, extend: None };
         Watch::new().resume(&place.run(&name), &changes, Arc::new(Disk)).unwrap();
         assert!(tensors(&place.run("whole"), 8) == tensors(&place.run(&name), 8), "{stop_at}");
     }
@@ -97,7 +98,7 @@ fn a_changed_configuration_is_refused_with_its_difference() {
     let place = Place::new();
     place.until("run", &[], 3);
     let sets = vec!["optim.rest.weight_decay=0.5".to_string(), "seed=8".into()];
-    let mut changes = Changes { sets, override_config: false };
+    let mut changes = Changes { sets, override_config: false, extend: None };
     let error = Watch::new().resume(&place.run("run"), &changes, Arc::new(Disk)).unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, Error::ConfigChanged { step: 3, .. }), "{message}");
@@ -127,7 +128,7 @@ fn a_change_the_checkpoint_cannot_follow_changes_nothing() {
     place.train("whole", &[]);
     place.until("run", &[], 3);
     for set in ["train.batch=3", "model.width=48", "optim.rest.state=bf16", "data.vocab=290"] {
-        let changes = Changes { sets: vec![set.into()], override_config: true };
+        let changes = Changes { sets: vec![set.into()], override_config: true, extend: None };
         let error = Watch::new().resume(&place.run("run"), &changes, Arc::new(Disk)).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, Error::CannotOverride { step: 3, .. }), "{set}: {message}");
@@ -166,12 +167,14 @@ fn limits_may_be_raised_on_a_finished_run() {
     let short = place.train("short", &["train.max_steps=5"]);
     assert_eq!((short.status, short.steps), (Status::Finished, 5));
     assert_eq!(place.resume("short").steps, 5);
-    let changes = Changes { sets: vec!["train.max_steps=100".into()], override_config: false };
+    let changes =
+        Changes { sets: vec!["train.max_steps=100".into()], override_config: false, extend: None };
     let outcome = Watch::new().resume(&place.run("short"), &changes, Arc::new(Disk)).unwrap();
     assert_eq!(outcome.steps, 8);
     assert!(tensors(&place.run("whole"), 8) == tensors(&place.run("short"), 8));
     // Where the schedule has ended, no limit makes it go on.
-    let changes = Changes { sets: vec!["train.max_steps=200".into()], override_config: false };
+    let changes =
+        Changes { sets: vec!["train.max_steps=200".into()], override_config: false, extend: None };
     let again = Watch::new().resume(&place.run("short"), &changes, Arc::new(Disk)).unwrap();
     assert_eq!(again, outcome);
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use smidgen_store::Bytes;
-use smidgen_train::{Changes, Config, Context, Machine, Status, dry_run, fresh_run_dir, resume};
+use smidgen_train::{
+    Changes, Config, Context, Machine, Rate, Status, dry_run, fresh_run_dir, resume,
+};
 
 use self::screen::Screen;
 use crate::exit::{Fault, INTERRUPTED};
@@ -39,6 +41,9 @@ pub(crate) struct Args {
     /// Go on although the configuration changed
     #[arg(long = "override", requires = "resume")]
     override_config: bool,
+    /// Lengthen a finished run by so many steps; its schedule begins again for them
+    #[arg(long, value_name = "N", requires = "resume", conflicts_with = "max_steps")]
+    extend: Option<u64>,
     /// The run directory, new or empty [default: runs/NAME, after the source]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -48,6 +53,17 @@ pub(crate) struct Args {
     /// End after this step
     #[arg(long, value_name = "N")]
     max_steps: Option<u64>,
+    /// The learning rate; `auto` finds it with a range test and goes through one cycle
+    #[arg(
+        long,
+        value_name = "RATE|auto",
+        conflicts_with = "resume",
+        allow_negative_numbers = true
+    )]
+    lr: Option<Rate>,
+    /// Compile samples even where the system cannot lock the compiler in
+    #[arg(long)]
+    allow_unsandboxed: bool,
     /// Compute threads [default: all this process may use]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -74,7 +90,8 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     let mut screen = Screen::new(args.json, stop.clone());
     let outcome = match (&args.resume, &args.source) {
         (Some(run), _) => {
-            let changes = Changes { sets: args.changes(), override_config: args.override_config };
+            let (sets, override_config) = (args.changes(), args.override_config);
+            let changes = Changes { sets, override_config, extend: args.extend };
             resume(run, &changes, Context::new(&mut screen, &stop))
         }
         (None, source) => {
@@ -131,6 +148,8 @@ impl Args {
         config.memory = self.memory.or(config.memory);
         config.train.max_minutes = self.max_minutes.or(config.train.max_minutes);
         config.train.max_steps = self.max_steps.or(config.train.max_steps);
+        config.train.lr = self.lr.or(config.train.lr);
+        config.validate.allow_unsandboxed |= self.allow_unsandboxed;
         config.data.include.extend(self.include.iter().cloned());
         Ok(config)
     }
@@ -142,6 +161,9 @@ impl Args {
         sets.extend(self.memory.map(|memory| format!("memory={}", memory.0)));
         // With a decimal point, because the key takes a fraction.
         sets.extend(self.max_minutes.map(|minutes| format!("train.max_minutes={minutes:?}")));
+        if self.allow_unsandboxed {
+            sets.push("validate.allow_unsandboxed=true".into());
+        }
         sets.extend(self.max_steps.map(|steps| format!("train.max_steps={steps}")));
         sets
     }
