@@ -36,7 +36,6 @@
 //! ```
 
 mod batch;
-mod bpe;
 mod collect;
 mod corpus;
 mod dataset;
@@ -45,20 +44,16 @@ mod feed;
 mod jsonl;
 mod loader;
 mod permute;
-mod pieces;
 mod prepare;
 mod rules;
 mod secrets;
 mod shard;
 mod split;
-mod stream;
 mod tokenizer;
 mod validation;
-mod vocabulary;
 mod walk;
 
 pub use batch::Batch;
-pub use bpe::LEAST_VOCAB;
 pub use collect::{CollectOptions, collect, collect_all};
 pub use corpus::{Corpus, Document, Reason, Skipped, Summary, Tally};
 pub use dataset::{Dataset, Manifest, SideEntry, SplitEntry, TokenizerEntry};
@@ -68,7 +63,5 @@ pub use loader::{Cursor, Loader, LoaderConfig};
 pub use prepare::{SplitRule, prepare};
 pub use shard::Shard;
 pub use split::{LEAST_BYTES, Piece, Split, split};
-pub use stream::TokenStream;
-pub use tokenizer::{END_OF_TEXT, Tokenizer};
+pub use tokenizer::{END_OF_TEXT, GgufVocab, LEAST_VOCAB, TokenStream, Tokenizer};
 pub use validation::ValSet;
-pub use vocabulary::GgufVocab;

@@ -8,11 +8,11 @@ use rayon::prelude::*;
 use serde::Serialize;
 use smidgen_store::{Files, sha256_file, write_atomic, write_json};
 
-use crate::bpe::pool;
 use crate::dataset::{
     FORMAT, MANIFEST, SideEntry, SplitEntry, TOKENIZER, TRAIN, TokenizerEntry, VAL,
 };
 use crate::shard::ShardWriter;
+use crate::tokenizer::pool;
 use crate::{Corpus, Dataset, Error, Manifest, Piece, Split, Tokenizer};
 
 /// The list of documents beside the shards.
@@ -134,7 +134,7 @@ fn encode(
     tokenizer: &Tokenizer,
     pool: &ThreadPool,
 ) -> io::Result<Vec<u64>> {
-    let mut writer = ShardWriter::new(out, tokenizer.vocab_size(), tokenizer.eot())?;
+    let mut writer = ShardWriter::new(out, tokenizer.vocab_size(), tokenizer.prefix())?;
     let mut parts = texts
         .iter()
         .flat_map(|text| tokenizer.pieces(text).enumerate().map(|(i, part)| (i == 0, part)))

@@ -82,7 +82,7 @@ fn starts_by_tokens(batch: &Batch, eot: u32) -> Vec<u32> {
 fn documents_begin_at_their_opening_token() {
     let (_run, dataset) = prepared(1);
     let loader = loader(&dataset, 1);
-    let eot = dataset.tokenizer.eot();
+    let eot = dataset.tokenizer.prefix();
     let mut borders = 0;
     for step in 0..20 {
         let batch = loader.batch(step, 1);

@@ -35,7 +35,7 @@ impl Prompts {
             None => openings(&dataset.val, tokenizer, config.seed),
         };
         let encode = |text: String| {
-            let mut ids = vec![tokenizer.eot()];
+            let mut ids = vec![tokenizer.prefix()];
             ids.extend(tokenizer.encode(&text)?);
             // The end of a prompt beyond the model matters most.
             let from = ids.len().saturating_sub(context);
@@ -83,7 +83,7 @@ impl Prompts {
             for left in (0..self.tokens).rev() {
                 entropies.push(entropy(&logits));
                 let next = sampler.draw(&logits);
-                if next == tokenizer.eot() {
+                if tokenizer.ends(next) {
                     break;
                 }
                 written.push(next);

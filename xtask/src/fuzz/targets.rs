@@ -155,7 +155,7 @@ fn read_config(_: &Path, input: &[u8]) -> bool {
 
 fn tokenizer_seeds() -> anyhow::Result<Vec<Vec<u8>>> {
     let text = "to be or not to be, that is the question; ".repeat(40);
-    Ok(vec![Tokenizer::train(&[&text], 270, 1)?.to_json()?.into_bytes()])
+    Ok(vec![Tokenizer::train(&[&text], 270, 1)?.to_json().into_bytes()])
 }
 
 fn read_tokenizer(_: &Path, input: &[u8]) -> bool {

@@ -1,23 +1,33 @@
 //! Decodes token by token, and never shows half a character.
 
-use crate::Tokenizer;
+use super::Tokenizer;
 
 /// Tokens in, text out as soon as its characters are complete.
 pub struct TokenStream<'a> {
     tokenizer: &'a Tokenizer,
     /// The beginning of a character; at most three bytes.
     pending: Vec<u8>,
+    /// The next blank may be the one that encoding puts before a text.
+    leads: bool,
 }
 
 impl<'a> TokenStream<'a> {
-    /// A stream at the beginning of a text.
+    /// A stream from the beginning of a text on.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, pending: Vec::new() }
+        Self { tokenizer, pending: Vec::new(), leads: tokenizer.adds_blank() }
+    }
+
+    /// A stream that continues a text.
+    pub fn within(tokenizer: &'a Tokenizer) -> Self {
+        Self { leads: false, ..Self::new(tokenizer) }
     }
 
     /// The text that this token completes, if any. Bytes that no character has become U+FFFD.
     pub fn push(&mut self, id: u32) -> Option<String> {
-        self.pending.extend_from_slice(self.tokenizer.token_bytes(id));
+        let bytes = self.tokenizer.token_bytes(id);
+        let lead = self.leads && bytes.first() == Some(&b' ');
+        self.leads &= bytes.is_empty();
+        self.pending.extend_from_slice(&bytes[usize::from(lead)..]);
         let mut text = String::new();
         let mut done = 0;
         for chunk in self.pending.utf8_chunks() {
@@ -75,7 +85,7 @@ mod tests {
         assert_eq!(stream.push(id(0xe2)), None);
         assert_eq!(stream.push(id(b'a')), Some("\u{fffd}a".to_owned()));
         assert_eq!(stream.push(id(0xff)), Some("\u{fffd}".to_owned()));
-        assert_eq!(stream.push(BYTES.eot()), None);
+        assert_eq!(stream.push(BYTES.prefix()), None);
         assert_eq!(stream.push(id(0xf0)), None);
         assert_eq!(stream.finish(), Some("\u{fffd}".to_owned()));
     }

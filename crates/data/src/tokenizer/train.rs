@@ -10,8 +10,10 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, TokenizerBuilder};
 
-use crate::pieces::Pieces;
-use crate::{END_OF_TEXT, Error, Tokenizer};
+use super::folder::Hints;
+use super::pieces::Pieces;
+use super::{END_OF_TEXT, Tokenizer, json, unusable};
+use crate::Error;
 
 /// The 256 bytes and the special token.
 pub const LEAST_VOCAB: usize = 257;
@@ -53,8 +55,9 @@ impl Tokenizer {
         pool(threads)?
             .install(|| tokenizer.train(&mut trainer, sample.into_iter()).map(drop))
             .map_err(failed)?;
-        let json = tokenizer.to_string(true).map_err(failed)?;
-        Self::from_json(json.as_bytes(), Path::new("tokenizer.json"))
+        let json = tokenizer.to_string(false).map_err(failed)?;
+        json::read(json.as_bytes(), &Hints::begins_with(END_OF_TEXT))
+            .map_err(unusable(Path::new("tokenizer.json")))
     }
 }
 
@@ -85,6 +88,7 @@ fn sample<'a>(texts: &[&'a str], limit: usize) -> Vec<&'a str> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use smidgen_store::sha256_bytes;
     use std::sync::LazyLock;
 
     const TEXT: &str = "The quick brown fox jumps over the lazy dog; the dog doesn't mind.\n\
@@ -96,7 +100,7 @@ mod tests {
     #[test]
     fn knows_its_sizes() {
         assert!(TOKENIZER.vocab_size() <= 300 && TOKENIZER.vocab_size() > LEAST_VOCAB);
-        assert!(TOKENIZER.token_bytes(TOKENIZER.eot()).is_empty());
+        assert!(TOKENIZER.token_bytes(TOKENIZER.prefix()).is_empty());
         assert!(TOKENIZER.token_bytes(u32::MAX).is_empty());
         assert!(matches!(
             Tokenizer::train(&[TEXT], 256, 1),
@@ -107,7 +111,7 @@ mod tests {
     #[test]
     fn special_text_is_text() {
         let ids = TOKENIZER.encode("a<|endoftext|>b").unwrap();
-        assert!(!ids.contains(&TOKENIZER.eot()));
+        assert!(!ids.contains(&TOKENIZER.prefix()));
         assert_eq!(TOKENIZER.decode(&ids), "a<|endoftext|>b");
     }
 
@@ -134,8 +138,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokenizer.json");
         TOKENIZER.save(&smidgen_store::Disk, &path).unwrap();
-        let again = Tokenizer::load_exactly(&path, TOKENIZER.sha256()).unwrap();
-        assert_eq!(again.to_json().unwrap(), TOKENIZER.to_json().unwrap());
+        let again =
+            Tokenizer::load_exactly(&path, &sha256_bytes(TOKENIZER.to_json().as_bytes())).unwrap();
+        assert_eq!(again.to_json(), TOKENIZER.to_json());
         assert_eq!(again.encode(TEXT).unwrap(), TOKENIZER.encode(TEXT).unwrap());
     }
 
@@ -150,7 +155,7 @@ mod tests {
 
         #[test]
         fn damaged_files_never_panic(at in 0_usize..1_000_000, bit in 0_u8..8, cut in any::<bool>()) {
-            let mut json = TOKENIZER.to_json().unwrap().into_bytes();
+            let mut json = TOKENIZER.to_json().into_bytes();
             let at = at % json.len();
             if cut { json.truncate(at) } else { json[at] ^= 1 << bit }
             if let Ok(tokenizer) = Tokenizer::from_json(&json, Path::new("x")) {
