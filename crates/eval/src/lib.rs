@@ -5,6 +5,10 @@
 //!
 //! Read first: [`Error`] (what can be wrong).
 
+#[cfg(unix)]
+pub mod compile;
 mod error;
+#[cfg(unix)]
+pub mod sandbox;
 
 pub use error::Error;
