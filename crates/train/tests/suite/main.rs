@@ -3,6 +3,10 @@
 mod common;
 mod configs;
 mod effects;
+mod extend;
 mod faults;
+mod lr_find;
 mod objective;
 mod resume;
+mod samples;
+mod watching;

@@ -16,17 +16,17 @@ use smidgen_train::{
 };
 
 /// Which of two classes a point of the plane belongs to: the sign of x - y.
-struct Sides {
+pub(crate) struct Sides {
     hidden: ParamId,
     head: ParamId,
     /// Steps whose gradient is not finite, though their loss is.
     bad: Vec<u64>,
 }
 
-const ROWS: usize = 16;
+pub(crate) const ROWS: usize = 16;
 
 impl Sides {
-    fn new(device: &Device, params: &mut Params, bad: &[u64]) -> Sides {
+    pub(crate) fn new(device: &Device, params: &mut Params, bad: &[u64]) -> Sides {
         let mut add = |name, role, shape| params.add(device, name, role, shape).unwrap();
         Sides {
             hidden: add("hidden.weight", Role::MatrixHidden, [8, 4]),
@@ -43,7 +43,7 @@ impl Sides {
         (points, classes)
     }
 
-    fn put(&self, tape: &mut Tape<'_>, step: u64, scale: f32) -> Result<Var, Error> {
+    pub(crate) fn put(&self, tape: &mut Tape<'_>, step: u64, scale: f32) -> Result<Var, Error> {
         let (mut points, mut classes) = self.batch(step);
         let mut weights = vec![1.0f32; ROWS];
         if self.bad.contains(&step) {
@@ -93,7 +93,7 @@ impl Objective for Sides {
     }
 }
 
-fn recipe(grad: GradMode) -> Recipe {
+pub(crate) fn recipe(grad: GradMode) -> Recipe {
     Recipe {
         seed: 1,
         compute: Compute::F32,
@@ -104,7 +104,7 @@ fn recipe(grad: GradMode) -> Recipe {
     }
 }
 
-fn course(steps: u64) -> Course {
+pub(crate) fn course(steps: u64) -> Course {
     Course {
         steps: Some(steps),
         max_steps: None,
