@@ -29,9 +29,13 @@ impl ByteLevel {
         merges: Merges,
         pattern: &'static Pattern,
     ) -> Result<Self, String> {
-        let mut bytes = Box::new([0; 256]);
+        let mut bytes = Box::new([NONE; 256]);
         for (byte, id) in (0..=255).zip(bytes.iter_mut()) {
             let found = vocab.find(&[byte]);
+            // These bytes occur in no UTF-8, and some vocabularies lack them.
+            if found.is_none() && matches!(byte, 0xc0 | 0xc1 | 0xf5..) {
+                continue;
+            }
             *id =
                 found.ok_or_else(|| format!("expected a token for byte {byte:#04x}, got none"))?;
         }

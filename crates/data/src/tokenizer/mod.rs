@@ -173,8 +173,12 @@ impl Tokenizer {
             return Err(Error::Tokenize { what: "encode", message });
         }
         let Parts { vocab, added, encoder, .. } = &*self.0;
+        let text = match encoder {
+            Encoder::Sentence(by) => by.prepare(text),
+            Encoder::ByteLevel(_) => text.into(),
+        };
         let mut ids = Vec::new();
-        for piece in self.pieces(text) {
+        for piece in self.pieces(&text) {
             for (place, segment) in added.segments(vocab, piece).into_iter().enumerate() {
                 match (segment, encoder) {
                     (Segment::Token(id), _) => ids.push(id),

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::alphabet::without_marks;
+use super::alphabet::{BLANK, without_marks};
 use super::join::{Joiner, NONE, Symbol};
 use super::merges::Merges;
 use super::vocab::{Kind, Vocab};
@@ -89,10 +89,11 @@ impl Sentence {
         Ok(Self { order, lead, cut, spares: false, trims: false, unknown, bytes })
     }
 
-    /// Appends the ids of one part of a text; `first` where nothing stands before it.
-    pub(crate) fn encode(&self, vocab: &Vocab, text: &str, first: bool, ids: &mut Vec<u32>) {
-        let text = self.normal(text, first);
-        let (mut joiner, mut rest) = (Joiner::default(), &*text);
+    /// Appends the ids of one part of a prepared text; `first` where nothing stands before it.
+    pub(crate) fn encode(&self, vocab: &Vocab, part: &str, first: bool, ids: &mut Vec<u32>) {
+        let part: Cow<'_, str> =
+            if self.leads(part, first) { format!(" {part}").into() } else { part.into() };
+        let (mut joiner, mut rest) = (Joiner::default(), &*part);
         while !rest.is_empty() {
             let (word, behind) = rest.split_at(self.word_end(rest));
             self.word(vocab, word, &mut joiner, ids);
@@ -137,19 +138,26 @@ impl Sentence {
         Cow::Owned(merges)
     }
 
-    fn normal<'a>(&self, text: &'a str, first: bool) -> Cow<'a, str> {
-        let mut text = without_marks(text);
-        if self.trims {
-            let words = text.split(' ').filter(|word| !word.is_empty());
-            text = words.collect::<Vec<_>>().join(" ").into();
-        }
-        let leads = match self.lead {
-            Lead::Never => false,
-            Lead::First => first,
-            Lead::Always => true,
+    /// What is done to a text before user-defined tokens are taken from it.
+    pub(crate) fn prepare<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        // A `▁` of the text itself is no blank yet when blanks are made one.
+        let text = if self.trims { trimmed(text).into() } else { Cow::from(text) };
+        let text = match without_marks(&text) {
+            Cow::Owned(unmarked) => unmarked.into(),
+            Cow::Borrowed(_) => text,
         };
-        let spared = self.spares && text.starts_with(' ');
-        if leads && !spared && !text.is_empty() { format!(" {text}").into() } else { text }
+        let leads = self.lead == Lead::First && !self.spares && !text.is_empty();
+        if leads { format!(" {text}").into() } else { text }
+    }
+
+    /// Whether a blank is put before this part of a prepared text.
+    fn leads(&self, part: &str, first: bool) -> bool {
+        match (self.lead, self.spares) {
+            (Lead::Always, false) => true,
+            (Lead::Always, true) => !part.starts_with(' '),
+            (Lead::First, true) => first && !part.starts_with(' '),
+            (Lead::First, false) | (Lead::Never, _) => false,
+        }
     }
 
     fn word_end(&self, text: &str) -> usize {
@@ -195,6 +203,15 @@ impl Sentence {
     }
 }
 
+/// Without blanks at the ends, and single ones in between.
+fn trimmed(text: &str) -> String {
+    let words = text.split(' ').filter(|word| !word.is_empty());
+    let mut text = words.collect::<Vec<_>>().join(" ");
+    // SentencePiece looks at the end once more when all blanks are marks.
+    text.truncate(text.trim_end_matches([' ', BLANK]).len());
+    text
+}
+
 /// Scores from the highest to the lowest as ranks from 0.
 fn rank(score: f32) -> u32 {
     // The sum makes one zero of the two.
@@ -227,7 +244,7 @@ mod tests {
 
     fn encode((vocab, sentence): &(Vocab, Sentence), text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
-        sentence.encode(vocab, text, true, &mut ids);
+        sentence.encode(vocab, &sentence.prepare(text), true, &mut ids);
         ids
     }
 
@@ -249,12 +266,13 @@ mod tests {
             let spares = cut == Cut::Blanks;
             let made = Sentence { lead, trims, cut, spares, ..made.clone() };
             let mut ids = Vec::new();
-            made.encode(&vocab, text, false, &mut ids);
+            made.encode(&vocab, &made.prepare(text), false, &mut ids);
             ids
         };
         assert_eq!(with(Lead::Never, false, Cut::Words, "a  a"), [2, 3, 2]);
         assert_eq!(with(Lead::Never, false, Cut::Blanks, "a  a"), [2, 1, 4]);
-        assert_eq!(with(Lead::First, false, Cut::Words, "a"), [2]);
+        assert_eq!(with(Lead::First, false, Cut::Words, "a"), [4]);
+        assert_eq!(with(Lead::First, false, Cut::Blanks, "a"), [2]);
         assert_eq!(with(Lead::Always, false, Cut::Words, " a"), [3, 2]);
         assert_eq!(with(Lead::Always, false, Cut::Blanks, " a"), [4]);
         assert_eq!(with(Lead::Always, false, Cut::Blanks, "a"), [4]);

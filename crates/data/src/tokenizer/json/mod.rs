@@ -37,8 +37,6 @@ struct File<'a> {
     decoder: Option<&'a RawValue>,
     #[serde(borrow)]
     model: Option<&'a RawValue>,
-    #[serde(borrow)]
-    smidgen: Option<Ours<'a>>,
 }
 
 /// A token that the model's vocabulary may or may not have.
@@ -57,7 +55,7 @@ pub(super) struct AddedToken<'a> {
     pub(super) single_word: bool,
 }
 
-/// What the format has no place for. Other programs skip the key.
+/// What the format has no place for. The library skips unknown keys of a model, not those of a file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Ours<'a> {
@@ -98,6 +96,8 @@ struct Model<'a> {
     vocab: Option<&'a RawValue>,
     #[serde(borrow)]
     merges: Option<&'a RawValue>,
+    #[serde(borrow)]
+    smidgen: Option<Ours<'a>>,
 }
 
 /// Reads the text of a file; `hints` are what other files of its folder say.
@@ -128,7 +128,7 @@ pub(super) fn read(json: &[u8], hints: &Hints) -> Result<Tokenizer, String> {
         by.composed = settings::is_composed(&normalizer)?;
         by.whole_words = model.ignore_merges;
         Encoder::ByteLevel(by)
-    } else if let Some(ours) = file.smidgen.as_ref().and_then(|ours| ours.sentence.as_ref()) {
+    } else if let Some(ours) = model.smidgen.as_ref().and_then(|ours| ours.sentence.as_ref()) {
         let scores = serde_json::from_str(ours.scores.get()).map_err(foreign)?;
         let lead = if ours.leads { Lead::First } else { Lead::Never };
         let mut by = Sentence::new(&vocab, Order::Scores(scores), lead, model.unknown(&vocab))?;
@@ -142,7 +142,7 @@ pub(super) fn read(json: &[u8], hints: &Hints) -> Result<Tokenizer, String> {
         by.cut = cut.unwrap_or(by.cut);
         Encoder::Sentence(by)
     };
-    let borders = match file.smidgen {
+    let borders = match model.smidgen {
         Some(Ours { prefix, begins, ends, .. }) => Borders { prefix, begins, ends },
         None => {
             let template = settings::parse("post_processor", file.post_processor)?;

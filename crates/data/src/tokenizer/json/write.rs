@@ -23,7 +23,6 @@ struct File<'a> {
     post_processor: Value,
     decoder: Value,
     model: Model<'a>,
-    smidgen: Value,
 }
 
 #[derive(serde::Serialize)]
@@ -38,18 +37,18 @@ struct Model<'a> {
     ignore_merges: bool,
     vocab: Spelled<'a>,
     merges: Pairs<'a>,
+    smidgen: Value,
 }
 
 pub(in crate::tokenizer) fn write(parts: &Parts) -> String {
-    let Parts { encoder, borders, .. } = parts;
-    let (normalizer, pre_tokenizer, decoder, sentence) = match encoder {
+    let (normalizer, pre_tokenizer, decoder) = match &parts.encoder {
         Encoder::ByteLevel(by) => {
             let normalizer = if by.composed { json!({"type": "NFC"}) } else { Value::Null };
-            (normalizer, cut_by(by.pattern), byte_level(true), Value::Null)
+            (normalizer, cut_by(by.pattern), byte_level(true))
         }
         Encoder::Sentence(by) => {
             let (normalizer, pre_tokenizer) = blanks(by);
-            (normalizer, pre_tokenizer, sentence_decoder(by), ours(by))
+            (normalizer, pre_tokenizer, sentence_decoder(by))
         }
     };
     let file = File {
@@ -62,12 +61,6 @@ pub(in crate::tokenizer) fn write(parts: &Parts) -> String {
         post_processor: template(parts),
         decoder,
         model: model(parts),
-        smidgen: json!({
-            "prefix": borders.prefix,
-            "begins": borders.begins,
-            "ends": borders.ends,
-            "sentence": sentence,
-        }),
     };
     serde_json::to_string_pretty(&file).expect("strings and numbers can be written")
 }
@@ -124,13 +117,20 @@ fn sentence_decoder(by: &Sentence) -> Value {
     json!({"type": "Sequence", "decoders": steps})
 }
 
-fn ours(by: &Sentence) -> Value {
-    match &by.order {
-        Order::Scores(scores) => {
-            json!({"scores": scores, "leads": by.lead != Lead::Never, "trims": by.trims})
+/// What only this program reads.
+fn ours(Parts { borders, encoder, .. }: &Parts) -> Value {
+    let sentence = match encoder {
+        Encoder::Sentence(Sentence { order: Order::Scores(scores), lead, trims, .. }) => {
+            json!({"scores": scores, "leads": *lead != Lead::Never, "trims": trims})
         }
-        Order::Merges(_) => Value::Null,
-    }
+        _ => Value::Null,
+    };
+    json!({
+        "prefix": borders.prefix,
+        "begins": borders.begins,
+        "ends": borders.ends,
+        "sentence": sentence,
+    })
 }
 
 /// Puts the prefix before a text, where that is the custom of this tokenizer.
@@ -188,6 +188,7 @@ fn model(parts: &Parts) -> Model<'_> {
         ignore_merges: whole_words,
         vocab: Spelled { vocab, marks },
         merges: Pairs { vocab, marks, merges },
+        smidgen: ours(parts),
     }
 }
 
