@@ -23,6 +23,9 @@ pub enum Error {
     /// The engine.
     #[error(transparent)]
     Tensor(#[from] smidgen_tensor::Error),
+    /// The compiler that judges completions, or its sandbox.
+    #[error(transparent)]
+    Eval(#[from] smidgen_eval::Error),
     /// A setting that cannot be.
     #[error("`{key}`: expected {expected}, got {got}")]
     Value {

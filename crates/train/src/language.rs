@@ -9,8 +9,9 @@ use smidgen_model::{Decoder, Spec, TokenBatch};
 use smidgen_tensor::{Compute, Device, Keep, Params, Tape, Targets, Var};
 
 use crate::bytes::LOGIT_BYTES;
+use crate::compiling::Compiling;
 use crate::samples::Prompts;
-use crate::{Error, Objective, Plan, Samples, Validation};
+use crate::{CompileRate, Error, Objective, Plan, Samples, Validation};
 
 /// A decoder that learns to predict the next token.
 pub struct LanguageModel {
@@ -21,6 +22,7 @@ pub struct LanguageModel {
     feed: Option<(Feed, u64, usize)>,
     val: ValSet,
     prompts: Prompts,
+    compiling: Option<Compiling>,
     /// Time spent waiting for batches, until somebody asks.
     waited: Duration,
     keep: Keep,
@@ -49,6 +51,7 @@ impl LanguageModel {
         let tokenizer = dataset.tokenizer.clone();
         Ok(LanguageModel {
             prompts: Prompts::new(config, dataset, plan.spec.context)?,
+            compiling: Compiling::new(config, dataset, plan.spec.context)?,
             waited: Duration::ZERO,
             decoder: Decoder::new(device, plan.spec.clone(), params)?,
             loader: Loader::new(dataset.train.clone(), loader_config)?,
@@ -171,7 +174,17 @@ impl Objective for LanguageModel {
     }
 
     fn sample_targets(&self) -> u64 {
-        self.prompts.cost()
+        self.prompts.cost() + self.compiling.as_ref().map_or(0, Compiling::cost)
+    }
+
+    fn compile_rate(
+        &mut self,
+        device: &Device,
+        compute: Compute,
+        params: &Params,
+    ) -> Result<Option<CompileRate>, Error> {
+        let Some(compiling) = &self.compiling else { return Ok(None) };
+        compiling.rate(device, compute, &self.decoder, params, &self.tokenizer).map(Some)
     }
 
     fn take_wait(&mut self) -> Duration {

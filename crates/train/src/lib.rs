@@ -28,6 +28,7 @@
 mod alarms;
 mod bytes;
 mod checkpoint;
+mod compiling;
 mod config;
 mod ema;
 mod error;

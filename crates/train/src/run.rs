@@ -19,6 +19,7 @@ pub use self::range::{lr_find_run, lr_find_source};
 
 use self::extend::is_lengthening;
 use self::range::find_rate;
+use crate::compiling::check_sandbox;
 use crate::fit::{Around, Course, go};
 use crate::machine::cpu_name;
 use crate::outcome::OUTCOME_JSON;
@@ -102,6 +103,7 @@ pub fn fresh_run_dir(parent: &Path, source: &Path) -> PathBuf {
 pub fn train(config: &Config, dir: &Path, cx: Context<'_>) -> Result<Outcome, Error> {
     let started = Instant::now();
     let mut config = settle(config, &cx.machine);
+    check_sandbox(&config)?;
     let source = config.data.path.take().ok_or(Error::NoSource)?;
     // The run may be resumed from another folder.
     let absolute = source.canonicalize();

@@ -13,7 +13,7 @@ const OPENING_TOKENS: u64 = 16;
 /// Documents that automatic prompts come from.
 const OPENINGS: u64 = 2;
 /// Targets trained in the time that one token takes to be written: decoding reads every weight for it.
-const TARGETS_PER_TOKEN: u64 = 4;
+pub(crate) const TARGETS_PER_TOKEN: u64 = 4;
 
 /// Encoded prompts, and how they are continued.
 pub(crate) struct Prompts {
@@ -79,23 +79,38 @@ impl Prompts {
         for (prompt, ids) in &self.prompts {
             session.truncate(0);
             let mut sampler = Sampler::new(self.sampling)?;
-            let (mut logits, mut written) = (session.feed(ids)?, Vec::new());
-            for left in (0..self.tokens).rev() {
-                entropies.push(entropy(&logits));
-                let next = sampler.draw(&logits);
-                if tokenizer.ends(next) {
-                    break;
-                }
-                written.push(next);
-                if left > 0 {
-                    logits = session.feed(&[next])?;
-                }
-            }
+            let written =
+                complete(&mut session, &mut sampler, ids, self.tokens, |logits, next| {
+                    entropies.push(entropy(logits));
+                    !tokenizer.ends(next)
+                })?;
             texts.push(Sample { prompt: prompt.clone(), text: tokenizer.decode(&written) });
         }
         let entropy = Some(entropies.iter().sum::<f64>() / entropies.len().max(1) as f64);
         Ok(Some(Samples { texts, entropy }))
     }
+}
+
+/// Continues a prompt token by token, as long as `goes_on` says so of the logits and what was drawn.
+pub(crate) fn complete(
+    session: &mut Session<'_>,
+    sampler: &mut Sampler,
+    prompt: &[u32],
+    tokens: usize,
+    mut goes_on: impl FnMut(&[f32], u32) -> bool,
+) -> Result<Vec<u32>, Error> {
+    let (mut logits, mut written) = (session.feed(prompt)?, Vec::new());
+    for left in (0..tokens).rev() {
+        let next = sampler.draw(&logits);
+        if !goes_on(&logits, next) {
+            break;
+        }
+        written.push(next);
+        if left > 0 {
+            logits = session.feed(&[next])?;
+        }
+    }
+    Ok(written)
 }
 
 /// The beginnings of some held-out documents, drawn by the seed, and nothing at all.
