@@ -1,10 +1,10 @@
 //! The verbs and what is common to them.
 
 use anyhow::Result;
-use clap::{ArgAction, Parser, Subcommand};
-use tracing::Level;
+use clap::{Parser, Subcommand};
 
 use crate::commands::{bench, generate, runs, train};
+use crate::logs;
 
 /// Train, fine-tune and link language models on a byte budget.
 #[derive(Debug, Parser)]
@@ -18,9 +18,8 @@ use crate::commands::{bench, generate, runs, train};
         4 budget cannot be met, 130 interrupted and saved"
 )]
 pub(crate) struct Cli {
-    /// Say more on standard error; twice for everything
-    #[arg(short, long, global = true, action = ArgAction::Count, display_order = 900)]
-    pub(crate) verbose: u8,
+    #[command(flatten)]
+    pub(crate) log: logs::Args,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -31,17 +30,6 @@ enum Verb {
     Generate(generate::Args),
     Runs(runs::Args),
     Bench(bench::Args),
-}
-
-/// Sends what the libraries log to standard error.
-pub(crate) fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
-        0 => Level::WARN,
-        1 => Level::INFO,
-        _ => Level::DEBUG,
-    };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    log.with_target(false).without_time().init();
 }
 
 /// Runs what was asked for, and gives the exit code.

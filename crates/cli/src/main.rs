@@ -10,6 +10,7 @@
 mod cli;
 mod commands;
 mod exit;
+mod logs;
 mod out;
 mod signals;
 
@@ -21,6 +22,6 @@ fn main() -> ExitCode {
     exit::install_panic_hook();
     // Help and usage errors end the process here, with code 0 or 2.
     let cli = cli::Cli::parse();
-    cli::log_to_stderr(cli.verbose);
+    cli.log.begin();
     ExitCode::from(cli::run(cli).unwrap_or_else(|error| exit::report(&error)))
 }

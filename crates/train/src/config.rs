@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smidgen_optim::{Clip, GradMode, GradPolicy, GroupConfig, Schedule};
 use smidgen_store::{Bytes, config};
 
-use crate::{AlarmConfig, Error, StopConfig, ValidateConfig};
+use crate::{AlarmConfig, Error, StopConfig, TrackConfig, ValidateConfig};
 
 /// The root of a run's configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub alarm: AlarmConfig,
     /// What a validation does besides the score.
     pub validate: ValidateConfig,
+    /// What is written besides `metrics.jsonl`.
+    pub track: TrackConfig,
     /// The learning rate over the run; automatic: warm-up over 5 % of the steps, then a cosine to 10 %.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,

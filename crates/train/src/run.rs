@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use smidgen_codec::Ledger;
 use smidgen_data::Dataset;
-use smidgen_store::{Checkpoint, Disk, ENV_JSON, Files, RUN_TOML, RunDir, config};
+use smidgen_store::{Checkpoint, Disk, Files, REQUEST_JSON, RUN_TOML, RunDir, config};
 use smidgen_tensor::{Device, Params};
 
 pub use self::range::{lr_find_run, lr_find_source};
@@ -20,10 +19,12 @@ pub use self::range::{lr_find_run, lr_find_source};
 use self::extend::is_lengthening;
 use self::range::find_rate;
 use crate::compiling::check_sandbox;
+use crate::environment::note_environment;
 use crate::fit::{Around, Course, go};
-use crate::machine::cpu_name;
+use crate::logged::Logged;
 use crate::outcome::OUTCOME_JSON;
 use crate::plan::settle;
+use crate::request::Request;
 use crate::source::{Scan, dataset_facts};
 use crate::{
     Config, Error, Event, LanguageModel, Machine, Objective, Outcome, Plan, Progress, Rate, Recipe,
@@ -31,13 +32,14 @@ use crate::{
 };
 
 /// Keys that a resumed run may change freely: they do not touch the course of its numbers.
-const FREE_KEYS: [&str; 6] = [
+const FREE_KEYS: [&str; 7] = [
     "threads",
     "memory",
     "data.path",
     "train.max_minutes",
     "train.max_steps",
     "validate.allow_unsandboxed",
+    "track.tensorboard",
 ];
 
 /// What a run is done with.
@@ -79,6 +81,7 @@ pub fn dry_run(
     machine: Machine,
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
+    let progress = &mut Logged(progress);
     let scan = Scan::read(config, None, progress)?;
     let plan = resolve(config, &scan.facts(machine))?;
     progress.event(Event::Plan(&plan));
@@ -102,6 +105,8 @@ pub fn fresh_run_dir(parent: &Path, source: &Path) -> PathBuf {
 /// fault nothing is left behind.
 pub fn train(config: &Config, dir: &Path, cx: Context<'_>) -> Result<Outcome, Error> {
     let started = Instant::now();
+    let mut logged = Logged(cx.progress);
+    let cx = Context { progress: &mut logged, ..cx };
     let mut config = settle(config, &cx.machine);
     check_sandbox(&config)?;
     let source = config.data.path.take().ok_or(Error::NoSource)?;
@@ -143,6 +148,7 @@ fn prepare(
     let scan = Scan::read(config, Some(&exclude), progress)?;
     let plan = resolve(config, &scan.facts(machine))?;
     run.write_text(RUN_TOML, &config::to_text(&plan.config)?)?;
+    Request::new(&plan.config, &scan)?.write(run)?;
     let vocab = plan.config.data.vocab.expect("a plan's configuration is complete");
     let dataset = scan.prepare(run, vocab, plan.threads(), progress)?;
     let facts = dataset_facts(&dataset, machine);
@@ -162,6 +168,8 @@ fn prepare(
 /// [`Error::ConfigChanged`] without `override_config`; those of [`train`].
 pub fn resume(dir: &Path, changes: &Changes, cx: Context<'_>) -> Result<Outcome, Error> {
     let started = Instant::now();
+    let mut logged = Logged(cx.progress);
+    let cx = Context { progress: &mut logged, ..cx };
     let run = RunDir::open(cx.files.clone(), dir)?;
     let text = run.read_text(RUN_TOML)?;
     let mut config: Config = config::load(&text, &run.file(RUN_TOML), &changes.sets)?;
@@ -195,6 +203,10 @@ pub fn resume(dir: &Path, changes: &Changes, cx: Context<'_>) -> Result<Outcome,
         }
         None => None,
     };
+    let changed = !changes.sets.is_empty() || changes.extend.is_some();
+    if changed || from.as_ref().is_some_and(|(_, diff)| !diff.is_empty()) {
+        forget(&run, &*cx.files, REQUEST_JSON)?;
+    }
     begin(plan, dataset, &run, from, cx, started)
 }
 
@@ -295,19 +307,6 @@ fn check_unchanged(
     Err(Error::ConfigChanged { step, diff, path: run.file(RUN_TOML) })
 }
 
-/// `env.json`: what a run was computed on.
-#[derive(Serialize, Deserialize)]
-struct Environment {
-    version: String,
-    objective: String,
-    kernels: String,
-    threads: usize,
-    compute: String,
-    cpu: String,
-    os: String,
-    seed: u64,
-}
-
 /// What a checkpoint's manifest keeps of the run.
 fn facts(config: &Config, dataset: &Dataset) -> Result<Value, Error> {
     Ok(json!({ "config": config::to_text(config)?, "dataset": dataset.sha256 }))
@@ -344,7 +343,7 @@ fn begin(
     }
     // Only now is it certain that the run goes on like this.
     run.write_text(RUN_TOML, &config::to_text(&plan.config)?)?;
-    forget_outcome(run, &*cx.files)?;
+    forget(run, &*cx.files, OUTCOME_JSON)?;
     note_environment(run, &plan, &device, objective, cx.progress)?;
     let mut config = plan.config.clone();
     let course = course(&plan, facts(&config, &dataset)?);
@@ -365,9 +364,10 @@ fn begin(
     Ok(outcome)
 }
 
-/// A run that goes on is not finished.
-fn forget_outcome(run: &RunDir, files: &dyn Files) -> Result<(), Error> {
-    let path = run.file(OUTCOME_JSON);
+/// Removes what is no longer true: the outcome of a run that goes on, the request of one that goes
+/// on otherwise.
+fn forget(run: &RunDir, files: &dyn Files, name: &str) -> Result<(), Error> {
+    let path = run.file(name);
     if !path.exists() {
         return Ok(());
     }
@@ -399,45 +399,7 @@ fn course(plan: &Plan, facts: Value) -> Course {
         keep: train.keep,
         stop: plan.config.stop,
         alarm: plan.config.alarm,
+        track: plan.config.track,
         facts,
     }
-}
-
-/// Writes `env.json`; a resume on another kernel set says so, for its bits will differ.
-fn note_environment(
-    run: &RunDir,
-    plan: &Plan,
-    device: &Device,
-    objective: &str,
-    progress: &mut dyn Progress,
-) -> Result<(), Error> {
-    let kernels = device.level().name();
-    let before: Option<Environment> = match run.read_json(ENV_JSON) {
-        Ok(before) => Some(before),
-        Err(error) if run.file(ENV_JSON).exists() => {
-            let text = format!("{error}; which kernels the run was computed with is not known");
-            progress.event(Event::Notice(&text));
-            None
-        }
-        Err(_) => None,
-    };
-    if let Some(before) = before.filter(|before| before.kernels != kernels) {
-        let text = format!(
-            "this run was computed with `{}` kernels and goes on with `{kernels}`: \
-             its numbers will differ in the last bits",
-            before.kernels
-        );
-        progress.event(Event::Notice(&text));
-    }
-    let environment = Environment {
-        version: env!("CARGO_PKG_VERSION").into(),
-        objective: objective.into(),
-        kernels: kernels.into(),
-        threads: device.team().threads(),
-        compute: plan.compute().format().name().into(),
-        cpu: cpu_name(),
-        os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        seed: plan.config.seed,
-    };
-    Ok(run.write_json(ENV_JSON, &environment)?)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use smidgen_data::{CollectOptions, Corpus, Dataset, Split, SplitRule, Tokenizer, collect, split};
-use smidgen_store::RunDir;
+use smidgen_store::{RunDir, sha256_bytes};
 
 use crate::{Config, Error, Event, Facts, Machine, Progress, TokenFacts};
 
@@ -44,6 +44,15 @@ impl Scan {
             side.iter().map(|piece| piece.range.len() as u64).sum::<u64>()
         };
         (sum(&self.split.train), sum(&self.split.val))
+    }
+
+    /// SHA-256 over the texts of both sides of the split, in their order.
+    pub(crate) fn fingerprint(&self) -> String {
+        let of = |side: &[smidgen_data::Piece]| -> String {
+            let texts = side.iter().map(|piece| sha256_bytes(self.corpus.text(piece).as_bytes()));
+            sha256_bytes(texts.collect::<String>().as_bytes())
+        };
+        sha256_bytes((of(&self.split.train) + &of(&self.split.val)).as_bytes())
     }
 
     /// What plans depend on.

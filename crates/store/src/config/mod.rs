@@ -95,7 +95,9 @@ fn unserialisable(error: toml::ser::Error) -> Error {
     Error::Serialise { path: crate::RUN_TOML.into(), message: error.to_string() }
 }
 
-fn table(text: &str, path: &Path) -> Result<Table, Error> {
+/// A TOML text as it is written, without defaults and without a word on its keys.
+/// Fails with [`Error::Toml`].
+pub fn table(text: &str, path: &Path) -> Result<Table, Error> {
     text.parse().map_err(|error: toml::de::Error| Error::Toml {
         message: error.message().lines().collect::<Vec<_>>().join(", "),
         place: place::at(path, text, error.span().map(|span| span.start)),

@@ -3,7 +3,8 @@
 //! ```text
 //! run.toml       configuration, resolved     ckpt/step-00001000/  checkpoints
 //! env.json       machine, kernels, versions  ckpt/latest          names the newest
-//! metrics.jsonl  one line per record         ckpt/best            names the best
+//! request.json   what was asked for          ckpt/best            names the best
+//! metrics.jsonl  one line per record
 //! events/        the same for TensorBoard
 //! ledger.json    bytes by tag                data/                tokenizer and shards
 //! run.lock       held by the running program
@@ -27,6 +28,8 @@ pub use view::{RunView, Which};
 pub const RUN_TOML: &str = "run.toml";
 /// Machine, kernels and versions.
 pub const ENV_JSON: &str = "env.json";
+/// What the run was asked for, to see whether the same was done before.
+pub const REQUEST_JSON: &str = "request.json";
 /// One line per record.
 pub const METRICS_JSONL: &str = "metrics.jsonl";
 /// Bytes by tag.

@@ -1,7 +1,6 @@
 //! Ways back: a bad gradient after an update, a loss spike, too many of either.
 
 use super::Fitting;
-use crate::track::Tracker;
 use crate::{Error, Standing};
 use smidgen_store::{Checkpoint, Which};
 
@@ -73,8 +72,7 @@ impl Fitting<'_, '_, '_> {
         };
         standing.watched.counts = known.watched.counts;
         standing.watched.rollbacks = known.watched.rollbacks;
-        self.trainer.standing.tracking_seconds += self.tracker.take_seconds();
-        self.tracker = Tracker::open(self.around.run, self.saved)?;
+        self.tracker.rewind(self.around.run, self.saved)?;
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use self::peaks::Peaks;
 use crate::track::{EventLine, StepLine, Tracker};
 use crate::{
     AlarmConfig, Error, Event, Metric, Outcome, Progress, StepEvent, StepReport, StopConfig,
-    Trainer,
+    TrackConfig, Trainer,
 };
 
 /// Share of a run by the clock after which its horizon is fixed.
@@ -47,6 +47,8 @@ pub struct Course {
     pub stop: Option<StopConfig>,
     /// What is out of the ordinary.
     pub alarm: AlarmConfig,
+    /// What is written besides `metrics.jsonl`.
+    pub track: TrackConfig,
     /// What checkpoints keep in their manifests, given the horizon.
     pub facts: Value,
 }
@@ -103,7 +105,7 @@ pub(crate) fn go(
     }
     let resumed = Some(trainer.standing.step).filter(|step| *step > 0);
     let mut fitting = Fitting {
-        tracker: Tracker::open(around.run, resumed)?,
+        tracker: Tracker::open(around.run, resumed, course.track)?,
         course: course.clone(),
         clock: Clock::new(trainer.standing.seconds + around.spent_seconds),
         meter: Meter::find(),

@@ -13,7 +13,8 @@ fn whatever_write_fails_the_run_resumes_to_the_same_bits() {
     place.train("whole", &[]);
     let expected = tensors(&place.run("whole"), 8);
     let counting = Faulty::counting();
-    let config = place.config(&[]);
+    // Events are written besides, and change nothing.
+    let config = place.config(&["track.tensorboard=true"]);
     Watch::new().train(&config, &place.run("counted"), Arc::new(counting.clone())).unwrap();
     let operations = counting.operations();
     assert!(operations > 100, "{operations}");
@@ -33,6 +34,7 @@ fn whatever_write_fails_the_run_resumes_to_the_same_bits() {
         let outcome = outcome.unwrap_or_else(|e| panic!("operation {n}, {fault:?}: {e}"));
         assert_eq!(outcome.steps, 8);
         assert!(tensors(&run, 8) == expected, "operation {n}, {fault:?}: other bits");
+        assert_eq!(place.losses("faulty"), place.losses("whole"), "operation {n}, {fault:?}");
         std::fs::remove_dir_all(&run).unwrap();
     }
 }

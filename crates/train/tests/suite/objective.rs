@@ -11,8 +11,8 @@ use smidgen_tensor::{
     Compute, Device, LinearSpec, ParamId, Params, Role, Tape, Targets, Tensor, Var,
 };
 use smidgen_train::{
-    AlarmConfig, Course, Error, Event, Objective, Outcome, Recipe, Standing, Trainer, Validation,
-    fit,
+    AlarmConfig, Course, Error, Event, Objective, Outcome, Recipe, Standing, TrackConfig, Trainer,
+    Validation, fit,
 };
 
 /// Which of two classes a point of the plane belongs to: the sign of x - y.
@@ -115,6 +115,7 @@ pub(crate) fn course(steps: u64) -> Course {
         keep: 2,
         stop: None,
         alarm: AlarmConfig::default(),
+        track: TrackConfig::default(),
         facts: serde_json::Value::Null,
     }
 }

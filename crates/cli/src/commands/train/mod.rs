@@ -4,11 +4,14 @@ mod screen;
 mod tables;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
-use smidgen_store::Bytes;
+use serde::Serialize;
+use smidgen_store::{Bytes, Error as Store};
 use smidgen_train::{
-    Changes, Config, Context, Machine, Rate, Status, dry_run, fresh_run_dir, resume,
+    Changes, Config, Context, Error, Machine, Outcome, Rate, Status, dry_run, find_done,
+    fresh_run_dir, resume,
 };
 
 use self::screen::Screen;
@@ -76,6 +79,12 @@ pub(crate) struct Args {
     /// Set a key of the configuration; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
+    /// Write TensorBoard event files as well, into RUN/events
+    #[arg(long)]
+    tensorboard: bool,
+    /// Where a finished run was asked for just the same, name it and do nothing
+    #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
+    skip_done: bool,
     /// Show the plan and its bytes, write nothing
     #[arg(long)]
     dry_run: bool,
@@ -97,14 +106,14 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         (None, source) => {
             let source = source.clone().unwrap_or_default();
             let config = args.config(&source)?;
+            args.out.as_deref().map_or(Ok(()), check_out)?;
             if args.dry_run {
-                args.out.as_deref().map_or(Ok(()), check_out)?;
                 return plan(&args, &config, &mut screen);
             }
-            let fresh = || fresh_run_dir(Path::new(RUNS), &source);
-            let dir = args.out.clone().unwrap_or_else(fresh);
-            check_out(&dir)?;
-            smidgen_train::train(&config, &dir, Context::new(&mut screen, &stop))
+            if let Some(done) = args.done(&config)? {
+                return skipped(&args, &done, &mut screen);
+            }
+            args.train(&config, &source, &mut screen, &stop)
         }
     };
     let shown = screen.finish();
@@ -114,6 +123,24 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         out::json(&outcome)?;
     }
     Ok(if outcome.status == Status::Interrupted { INTERRUPTED } else { 0 })
+}
+
+/// Names the run that did it already.
+fn skipped(args: &Args, done: &Outcome, screen: &mut Screen) -> Result<u8> {
+    screen.say(format_args!("already done: {}; nothing to do", shown(&done.run_dir)));
+    screen.finish()?;
+    if args.json {
+        out::json(&Skipped { skipped: true, outcome: done })?;
+    }
+    Ok(0)
+}
+
+/// The object of a run that was done before.
+#[derive(Serialize)]
+struct Skipped<'a> {
+    skipped: bool,
+    #[serde(flatten)]
+    outcome: &'a Outcome,
 }
 
 /// A run directory is a new or empty folder below folders.
@@ -141,6 +168,37 @@ fn plan(args: &Args, config: &Config, screen: &mut Screen) -> Result<u8> {
 }
 
 impl Args {
+    /// The outcome of a finished run beside the new one, where such a one is to be kept.
+    fn done(&self, config: &Config) -> Result<Option<Outcome>> {
+        let beside = self.out.as_deref().map(|out| out.parent().unwrap_or(out));
+        let parent = match beside {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => Path::new(RUNS),
+        };
+        Ok(if self.skip_done { find_done(config, parent, Machine::detect())? } else { None })
+    }
+
+    /// Trains into the folder that was named, or into a fresh one.
+    fn train(
+        &self,
+        config: &Config,
+        source: &Path,
+        screen: &mut Screen,
+        stop: &AtomicBool,
+    ) -> Result<Outcome, Error> {
+        loop {
+            let fresh = || fresh_run_dir(Path::new(RUNS), source);
+            let dir = self.out.clone().unwrap_or_else(fresh);
+            match smidgen_train::train(config, &dir, Context::new(screen, stop)) {
+                // Another process took the same fresh name in this moment.
+                Err(Error::Store(Store::RunExists { .. } | Store::InUse { .. }))
+                    if self.out.is_none() => {}
+                other => return other,
+            }
+        }
+    }
+
     /// The configuration as far as a person wrote it; options stand above keys.
     fn config(&self, source: &Path) -> Result<Config> {
         let mut config = Config::read(source, &self.sets)?;
@@ -150,6 +208,7 @@ impl Args {
         config.train.max_steps = self.max_steps.or(config.train.max_steps);
         config.train.lr = self.lr.or(config.train.lr);
         config.validate.allow_unsandboxed |= self.allow_unsandboxed;
+        config.track.tensorboard |= self.tensorboard;
         config.data.include.extend(self.include.iter().cloned());
         Ok(config)
     }
@@ -158,6 +217,7 @@ impl Args {
     fn changes(&self) -> Vec<String> {
         let mut sets = self.sets.clone();
         sets.extend(self.threads.map(|threads| format!("threads={threads}")));
+        sets.extend(self.tensorboard.then(|| "track.tensorboard=true".to_string()));
         sets.extend(self.memory.map(|memory| format!("memory={}", memory.0)));
         // With a decimal point, because the key takes a fraction.
         sets.extend(self.max_minutes.map(|minutes| format!("train.max_minutes={minutes:?}")));
