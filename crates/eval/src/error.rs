@@ -4,6 +4,19 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A number outside its range.
+    #[error("`{key}`: expected {expected}, got {got}")]
+    Range {
+        /// Which setting.
+        key: &'static str,
+        /// The legal range.
+        expected: String,
+        /// The value.
+        got: usize,
+    },
+    /// Nothing is there to be scored.
+    #[error("expected a text to score, got none")]
+    NoText,
     /// The text or its tokenizer is wrong.
     #[error(transparent)]
     Data(#[from] smidgen_data::Error),

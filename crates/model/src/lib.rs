@@ -24,6 +24,7 @@ mod error;
 pub mod exchange;
 mod presets;
 mod sample;
+mod scorer;
 mod session;
 mod spec;
 
@@ -31,5 +32,6 @@ pub use decoder::{Decoder, TokenBatch};
 pub use error::Error;
 pub use presets::{PRESETS, Preset};
 pub use sample::{Sampler, Sampling};
+pub use scorer::Scorer;
 pub use session::Session;
 pub use spec::{ParamShape, Spec};

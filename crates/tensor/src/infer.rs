@@ -11,6 +11,7 @@ use smidgen_codec::Tag;
 use crate::kernels::attention::{AttentionShape, Inputs, forward};
 use crate::kernels::decode::{self, Cache};
 use crate::kernels::elementwise::add_bias;
+use crate::kernels::loss::cross_entropy;
 use crate::kernels::norm::{self, Groups};
 use crate::kernels::rope::{RopeTable, rotate};
 use crate::kernels::{embed, gated, with_format};
@@ -123,6 +124,53 @@ impl PackedLinear {
             add_bias(device, &mut out, 0, bias);
         }
         Ok(out)
+    }
+}
+
+impl PackedLinear {
+    /// As an output matrix: for every row of `x` the negative log-likelihood of its target, in nats.
+    /// Logits exist for as many rows at once as fit into `chunk_bytes`, but for one at least.
+    ///
+    /// # Errors
+    /// As for [`PackedLinear::apply`]; [`Error::Value`] for a target that is no column.
+    pub fn nll(
+        &self,
+        device: &Device,
+        compute: Compute,
+        x: &Tensor,
+        targets: &[u32],
+        chunk_bytes: usize,
+    ) -> Result<Vec<f64>, Error> {
+        let (rows, out) = (x.rows(), self.panels.n);
+        if x.cols() != self.panels.k || targets.len() != rows {
+            let expected = [targets.len(), self.panels.k];
+            return Err(error::shape("packed linear: nll", &expected, &x.shape()));
+        }
+        self.made_for.check("packed linear", device, compute)?;
+        if let Some(bad) = targets.iter().find(|target| **target as usize >= out) {
+            return Err(Error::Value {
+                what: "packed linear: target".into(),
+                expected: format!("below {out}"),
+                got: bad.to_string(),
+            });
+        }
+        let at_once = (chunk_bytes / (4 * out).max(1)).max(1);
+        let mut losses = vec![0.0; rows];
+        for from in (0..rows).step_by(at_once) {
+            let count = at_once.min(rows - from);
+            let part = x.view().window(from, count, 0, x.cols());
+            let mut logits =
+                Tensor::uninit(device.pool(), Tag::Workspace, [count, out], Format::F32)?;
+            let engine = device.engine(compute);
+            product(&engine, Left::Rows(part), &self.panels, Out::tensor(&mut logits), Store::Set)?;
+            if let Some(bias) = &self.bias {
+                add_bias(device, &mut logits, 0, bias);
+            }
+            let (range, ones) = (from..from + count, vec![1.0; count]);
+            let losses = &mut losses[range.clone()];
+            cross_entropy(device, &mut logits, &targets[range], &ones, 1.0, losses, None);
+        }
+        Ok(losses)
     }
 }
 
