@@ -96,7 +96,10 @@ fn train(error: &Train) -> u8 {
         | Train::RateRises { .. }
         | Train::NotFinished { .. }
         | Train::CannotOverride { .. } => USAGE,
-        Train::Foreign { .. } | Train::NoEma { .. } => UNREADABLE,
+        Train::Foreign { .. }
+        | Train::NoEma { .. }
+        | Train::NotAModel { .. }
+        | Train::NoTokenizer { .. } => UNREADABLE,
         Train::OverBudget { .. } => OVER_BUDGET,
         _ => FAILED,
     }

@@ -23,6 +23,28 @@ pub enum Error {
     /// The engine.
     #[error(transparent)]
     Tensor(#[from] smidgen_tensor::Error),
+    /// A path that leads to no model.
+    #[error(
+        "expected a run directory, a model folder with `config.json`, a GGUF file or a llama2.c file, \
+         got {got} at {}", path.display()
+    )]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        got: &'static str,
+    },
+    /// A model without a tokenizer.
+    #[error(
+        "{} has no tokenizer, expected one of these beside it: {names}\n  hint: name one with `--tokenizer`",
+        path.display()
+    )]
+    NoTokenizer {
+        /// The model.
+        path: PathBuf,
+        /// Names that are looked for.
+        names: String,
+    },
     /// The compiler that judges completions, or its sandbox.
     #[error(transparent)]
     Eval(#[from] smidgen_eval::Error),

@@ -19,8 +19,8 @@ pub struct TrainedModel {
     pub tokenizer: Tokenizer,
     /// The operand format it was trained with.
     pub compute: Compute,
-    /// Steps it was trained for.
-    pub step: u64,
+    /// Steps it was trained for, where it is of a run.
+    pub step: Option<u64>,
 }
 
 /// Which weights of a checkpoint.
@@ -68,7 +68,7 @@ pub fn open_model(
         params,
         tokenizer,
         compute: plan.compute(),
-        step: checkpoint.step(),
+        step: Some(checkpoint.step()),
     })
 }
 

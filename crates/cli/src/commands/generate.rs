@@ -6,13 +6,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use smidgen_codec::Ledger;
 use smidgen_data::TokenStream;
 use smidgen_model::{Sampler, Sampling, Session};
-use smidgen_store::{RunView, Which};
-use smidgen_tensor::{Device, available_threads};
-use smidgen_train::{TrainedModel, Weights, open_model};
+use smidgen_tensor::Device;
+use smidgen_train::TrainedModel;
 
+use crate::commands::model::ModelArgs;
 use crate::commands::stop::StopText;
 use crate::exit::Fault;
 use crate::out;
@@ -21,10 +20,11 @@ use crate::out;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  smidgen generate runs/notes --prompt \"fn main() {\"\n  \
     smidgen generate runs/notes --prompt-file start.txt --temperature 0 --stop END\n  \
-    echo \"Once upon\" | smidgen generate runs/notes --ckpt last --seed 7")]
+    echo \"Once upon\" | smidgen generate runs/notes --ckpt last --seed 7\n  \
+    smidgen generate model.gguf --prompt \"Once upon a time\"")]
 pub(crate) struct Args {
-    /// The run directory
-    run: PathBuf,
+    #[command(flatten)]
+    from: ModelArgs,
     /// The text to continue; `-` reads standard input, as does a pipe where no prompt is named
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file", allow_hyphen_values = true)]
     prompt: Option<String>,
@@ -50,15 +50,6 @@ pub(crate) struct Args {
     /// End before this text; may be repeated
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Which checkpoint: best, last or a step
-    #[arg(long, value_name = "best|last|STEP", default_value = "best")]
-    ckpt: Which,
-    /// Write with the averaged weights of a run with `train.ema`
-    #[arg(long)]
-    ema: bool,
-    /// Compute threads [default: all this process may use]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
     /// Print one object on one line in place of the text
     #[arg(long)]
     json: bool,
@@ -83,43 +74,26 @@ struct Report {
     tokens_per_s: f64,
     prompt_tokens: usize,
     end: End,
-    step: u64,
-    run_dir: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<u64>,
+    model: PathBuf,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let Args { temperature, top_k, top_p, seed, .. } = args;
     // Options are judged before a model is loaded.
     let mut sampler = Sampler::new(Sampling { temperature, top_k, top_p, seed })?;
-    let run = RunView::open(&args.run)?;
-    check_step(&run, args.ckpt)?;
     let prompt = args.read_prompt()?;
-    let threads = args.threads.map_or_else(available_threads, usize::from);
-    let device = Device::cpu(Ledger::new(), threads);
-    let weights = if args.ema { Weights::Ema } else { Weights::Trained };
-    let model = open_model(&run, args.ckpt, weights, &device)?;
+    let (device, model) = args.from.open()?;
     let report = generate(&args, &model, &device, &prompt, &mut sampler)?;
     if args.json {
         return out::json(&report);
     }
     out::line("")?;
     let Report { tokens, tokens_per_s, step, .. } = report;
-    out::note(format_args!("{tokens} tokens, {tokens_per_s:.0} tokens/s, step {step}"));
+    let step = step.map_or(String::new(), |step| format!(", step {step}"));
+    out::note(format_args!("{tokens} tokens, {tokens_per_s:.0} tokens/s{step}"));
     Ok(())
-}
-
-/// Says which steps there are where the one asked for is not.
-fn check_step(run: &RunView, which: Which) -> Result<()> {
-    let Which::Step(step) = which else { return Ok(()) };
-    let steps = run.steps()?;
-    if steps.contains(&step) {
-        return Ok(());
-    }
-    let steps: Vec<String> = steps.iter().rev().map(u64::to_string).collect();
-    let known = if steps.is_empty() { "none".into() } else { steps.join(", ") };
-    let run = run.path().display();
-    Err(Fault::unreadable(format!("no checkpoint of step {step} in {run}, there are: {known}"))
-        .into())
 }
 
 impl Args {
@@ -169,7 +143,7 @@ fn generate(
     let (started, mut tokens, mut end) = (Instant::now(), 0, End::Length);
     while tokens < u64::from(args.max_tokens) {
         let next = sampler.draw(&logits);
-        if next == tokenizer.prefix() {
+        if tokenizer.ends(next) {
             end = End::Document;
             break;
         }
@@ -193,7 +167,7 @@ fn generate(
         prompt_tokens: ids.len() - 1,
         end,
         step: model.step,
-        run_dir: args.run.clone(),
+        model: args.from.model.clone(),
     })
 }
 

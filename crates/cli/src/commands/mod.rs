@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod generate;
+mod model;
 pub(crate) mod runs;
 mod stop;
 pub(crate) mod train;

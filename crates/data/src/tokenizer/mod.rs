@@ -50,6 +50,7 @@ const MOST_MESSAGE: usize = 400;
 pub struct Tokenizer(Arc<Parts>);
 
 /// What every kind of tokenizer comes down to.
+#[derive(Clone)]
 struct Parts {
     vocab: Vocab,
     added: Added,
@@ -58,7 +59,7 @@ struct Parts {
 }
 
 /// Where texts begin and end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Borders {
     prefix: u32,
     /// Whether other programs put the prefix before a text too.
@@ -68,6 +69,7 @@ struct Borders {
 }
 
 /// The two ways from text to ids.
+#[derive(Clone)]
 enum Encoder {
     ByteLevel(ByteLevel),
     Sentence(Sentence),
@@ -236,6 +238,13 @@ impl Tokenizer {
     /// Whether other programs put the prefix before a text too, as the files say.
     pub fn adds_prefix(&self) -> bool {
         self.0.borders.begins
+    }
+
+    /// The same tokenizer, whose files tell other programs to put the prefix before a text.
+    pub fn opening_texts(&self) -> Self {
+        let mut parts = Parts::clone(&self.0);
+        parts.borders.begins = true;
+        Tokenizer(Arc::new(parts))
     }
 
     /// Every id that ends a text, ascending; the prefix is one of them.

@@ -307,7 +307,7 @@ fn a_finished_run_gives_its_model_back() {
     let view = RunDir::read(&place.run("run")).unwrap();
     let device = Device::cpu(Ledger::new(), 1);
     let model = open_model(&view, Which::Last, Weights::Trained, &device).unwrap();
-    assert_eq!((model.step, model.compute), (outcome.steps, Compute::F32));
+    assert_eq!((model.step, model.compute), (Some(outcome.steps), Compute::F32));
     assert_eq!(model.params.len(), model.params.iter().len());
     assert_eq!(model.decoder.spec().vocab, model.tokenizer.vocab_size());
     assert_eq!(
