@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, generate, runs, train};
+use crate::commands::{bench, generate, report, runs, train};
 use crate::logs;
 
 /// Train, fine-tune and link language models on a byte budget.
@@ -29,6 +29,7 @@ enum Verb {
     Train(train::Args),
     Generate(generate::Args),
     Runs(runs::Args),
+    Report(report::Args),
     Bench(bench::Args),
 }
 
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Verb::Train(args) => return train::run(args),
         Verb::Generate(args) => generate::run(args)?,
         Verb::Runs(args) => runs::run(args)?,
+        Verb::Report(args) => report::run(&args)?,
         Verb::Bench(args) => bench::run(args)?,
     }
     Ok(0)

@@ -12,6 +12,7 @@ mod commands;
 mod exit;
 mod logs;
 mod out;
+mod report;
 mod signals;
 
 use std::process::ExitCode;

@@ -83,6 +83,7 @@ fn links_lead_somewhere() {
         "docs/train.md",
         "docs/resume.md",
         "docs/generate.md",
+        "docs/report.md",
         "docs/scripts.md",
         "docs/configuration.md",
     ];

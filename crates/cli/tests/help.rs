@@ -5,13 +5,14 @@ mod common;
 use common::{Place, fails, stdout};
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 11] = [
+const COMMANDS: [&[&str]; 12] = [
     &[],
     &["train"],
     &["generate"],
     &["runs"],
     &["runs", "list"],
     &["runs", "show"],
+    &["report"],
     &["bench"],
     &["bench", "step"],
     &["bench", "decode"],

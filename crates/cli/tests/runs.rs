@@ -130,7 +130,7 @@ fn a_person_reads_the_whole_story_and_what_to_type_next() {
         "bits per byte",
         "Next:",
         "generate run --prompt",
-        "runs show run",
+        "report run",
     ];
     let mut rest = text.as_str();
     for part in story {

@@ -49,8 +49,8 @@ pub use files::{Disk, Files, Sink};
 pub use gguf::{GgufArray, GgufFile, GgufInfo, GgufTensor, GgufType, GgufValue, write_gguf};
 pub use hash::{sha256_bytes, sha256_file};
 pub use run::{
-    ENV_JSON, LEDGER_JSON, Leftover, METRICS_JSONL, Metrics, MetricsReader, Past, REQUEST_JSON,
-    RUN_TOML, RunDir, RunView, Waste, Which, remove_leftovers, size_bytes,
+    ENV_JSON, LEDGER_JSON, Leftover, METRICS_JSONL, Metrics, MetricsReader, PLAN_JSON, Past,
+    REQUEST_JSON, RUN_TOML, RunDir, RunView, Waste, Which, remove_leftovers, size_bytes,
 };
 pub use smidgen_codec::nearest;
 pub use tensors::{Dtype, TensorFile, TensorInfo, TensorView, write_tensors};

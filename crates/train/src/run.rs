@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use smidgen_codec::Ledger;
 use smidgen_data::Dataset;
-use smidgen_store::{Checkpoint, Disk, Files, REQUEST_JSON, RUN_TOML, RunDir, config};
+use smidgen_store::{Checkpoint, Disk, Files, PLAN_JSON, REQUEST_JSON, RUN_TOML, RunDir, config};
 use smidgen_tensor::{Device, Params};
 
 pub use self::range::{lr_find_run, lr_find_source};
@@ -345,6 +345,7 @@ fn begin(
     run.write_text(RUN_TOML, &config::to_text(&plan.config)?)?;
     forget(run, &*cx.files, OUTCOME_JSON)?;
     note_environment(run, &plan, &device, objective, cx.progress)?;
+    run.write_json(PLAN_JSON, &plan)?;
     let mut config = plan.config.clone();
     let course = course(&plan, facts(&config, &dataset)?);
     let mut fixed = |steps| {

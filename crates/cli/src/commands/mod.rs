@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod generate;
 mod model;
+pub(crate) mod report;
 pub(crate) mod runs;
 mod stop;
 pub(crate) mod train;

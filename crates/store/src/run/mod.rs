@@ -6,7 +6,8 @@
 //! request.json   what was asked for          ckpt/best            names the best
 //! metrics.jsonl  one line per record
 //! events/        the same for TensorBoard
-//! ledger.json    bytes by tag                data/                tokenizer and shards
+//! plan.json      what was planned            data/                tokenizer and shards
+//! ledger.json    bytes by tag
 //! run.lock       held by the running program
 //! ```
 
@@ -32,6 +33,8 @@ pub const ENV_JSON: &str = "env.json";
 pub const REQUEST_JSON: &str = "request.json";
 /// One line per record.
 pub const METRICS_JSONL: &str = "metrics.jsonl";
+/// What was planned, before anything was spent.
+pub const PLAN_JSON: &str = "plan.json";
 /// Bytes by tag.
 pub const LEDGER_JSON: &str = "ledger.json";
 

@@ -187,7 +187,7 @@ fn finished(outcome: &Outcome) -> String {
         None => String::new(),
     };
     format!(
-        "{}\n\nNext:\n  {program} generate {run} --prompt \"...\"\n  {program} runs show {run}\n  \
+        "{}\n\nNext:\n  {program} generate {run} --prompt \"...\"\n  {program} report {run}\n  \
          {program} runs list{folder}",
         tables::outcome(outcome)
     )
