@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, generate, report, runs, train};
+use crate::commands::{bench, export, generate, runs, train};
 use crate::logs;
 
 /// Train, fine-tune and link language models on a byte budget.
@@ -28,8 +28,8 @@ pub(crate) struct Cli {
 enum Verb {
     Train(train::Args),
     Generate(generate::Args),
+    Export(export::Args),
     Runs(runs::Args),
-    Report(report::Args),
     Bench(bench::Args),
 }
 
@@ -41,8 +41,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
     match cli.verb {
         Verb::Train(args) => return train::run(args),
         Verb::Generate(args) => generate::run(args)?,
+        Verb::Export(args) => export::run(args)?,
         Verb::Runs(args) => runs::run(args)?,
-        Verb::Report(args) => report::run(&args)?,
         Verb::Bench(args) => bench::run(args)?,
     }
     Ok(0)
