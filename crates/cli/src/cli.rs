@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, export, generate, runs, train};
+use crate::commands::{bench, export, generate, lr_find, report, runs, train};
 use crate::logs;
 
 /// Train, fine-tune and link language models on a byte budget.
@@ -27,9 +27,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Train(train::Args),
+    LrFind(lr_find::Args),
     Generate(generate::Args),
     Export(export::Args),
     Runs(runs::Args),
+    Report(report::Args),
     Bench(bench::Args),
 }
 
@@ -40,9 +42,11 @@ enum Verb {
 pub(crate) fn run(cli: Cli) -> Result<u8> {
     match cli.verb {
         Verb::Train(args) => return train::run(args),
+        Verb::LrFind(args) => return lr_find::run(&args),
         Verb::Generate(args) => generate::run(args)?,
         Verb::Export(args) => export::run(args)?,
         Verb::Runs(args) => runs::run(args)?,
+        Verb::Report(args) => report::run(&args)?,
         Verb::Bench(args) => bench::run(args)?,
     }
     Ok(0)

@@ -3,7 +3,9 @@
 pub(crate) mod bench;
 pub(crate) mod export;
 pub(crate) mod generate;
+pub(crate) mod lr_find;
 mod model;
+pub(crate) mod report;
 pub(crate) mod runs;
 mod stop;
 pub(crate) mod train;
