@@ -25,7 +25,7 @@ impl Fitting<'_, '_, '_> {
         if self.saved != Some(step) || !scored {
             self.checkpoint(best)?;
         }
-        let ledger = self.peaks.to_json(self.trainer.device.ledger());
+        let ledger = self.peaks.summary(self.trainer.device.ledger());
         self.around.run.write_json(LEDGER_JSON, &ledger)?;
         if self.result().is_some_and(|result| result.step != step) {
             self.trainer.load_result(&self.around.run.checkpoint(Which::Best)?)?;

@@ -38,7 +38,7 @@ impl Peaks {
     }
 
     /// What `ledger.json` holds: live bytes, and the peaks of the run in this process.
-    pub(super) fn to_json(&mut self, ledger: &Ledger) -> serde_json::Value {
+    pub(super) fn summary(&mut self, ledger: &Ledger) -> serde_json::Value {
         self.take(ledger);
         let live = |tag| ledger.live_bytes(tag) as u64;
         let tags = Tag::ALL.map(|tag| (tag.name(), live(tag)));
@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(step, BTreeMap::from([("weights", 100), ("grads", 30), ("total", 130)]));
         peaks.begin_step(&ledger);
         assert_eq!(peaks.take(&ledger)["total"], 100);
-        let json = peaks.to_json(&ledger);
+        let json = peaks.summary(&ledger);
         assert_eq!(json["kv"], serde_json::json!({ "live": 0, "peak": 70 }));
         assert_eq!(json["total"], serde_json::json!({ "live": 100, "peak": 170 }));
         assert_eq!(peaks.total(), 170);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
+use smidgen_store::events::{Content, EventFile, Shown};
 use smidgen_store::{Disk, RunView};
 use smidgen_train::{Changes, EMA};
 
@@ -23,7 +24,7 @@ const RUN: &str = "SMIDGEN_TEST_RUN";
 
 /// Long enough to be hit in the middle: a checkpoint after every second of many steps, and everything
 /// that a run has to remember. The validations improve to the end, so patience only watches.
-const SETS: [&str; 7] = [
+const SETS: [&str; 8] = [
     "train.steps=60",
     "model.width=64",
     "train.grad_accum=2",
@@ -31,6 +32,7 @@ const SETS: [&str; 7] = [
     "stop.patience=8",
     "stop.restore_best=false",
     "validate.sample_tokens=8",
+    "track.tensorboard=true",
 ];
 /// What depends on the clock, the machine and the moment.
 const UNEQUAL: [&str; 5] = ["time", "tok_s", "wait", "bytes", "power_w"];
@@ -76,6 +78,29 @@ fn lines(run: &Path) -> Vec<Value> {
     lines
 }
 
+/// The losses that a reader of TensorBoard events sees: a new session takes later steps back.
+fn shown(run: &Path) -> Vec<(u64, f32)> {
+    let folder = RunView::open(run).unwrap().events_folder();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut shown = Vec::new();
+    for path in files {
+        let file = EventFile::open(&path).unwrap();
+        // A killed process may leave a torn record at the end.
+        for event in file.events().map_while(Result::ok) {
+            if event.content == Content::Start {
+                shown.retain(|(step, _)| *step < event.step);
+            }
+            let loss = event.values().find(|value| value.tag == "train/loss");
+            if let Some(Shown::Scalar(loss)) = loss.map(|value| value.shown) {
+                shown.push((event.step, loss));
+            }
+        }
+    }
+    shown
+}
+
 /// Kills `rounds` runs, each up to three times, and holds the results against the undisturbed one.
 fn kill_and_resume(rounds: u64) {
     let place = Place::new();
@@ -84,6 +109,8 @@ fn kill_and_resume(rounds: u64) {
     let whole = started.elapsed();
     let expected = tensors(&place.run("whole"), 60);
     let (average, lines) = (average(&place.run("whole")), lines(&place.run("whole")));
+    let shown = shown(&place.run("whole"));
+    assert!(shown.iter().map(|(step, _)| *step).eq(1..=60), "{shown:?}");
     let steps = lines.iter().filter(|line| line.get("tokens").is_some());
     assert!(steps.map(|line| line["step"].as_u64().unwrap()).eq(1..=60), "a step is missing");
     // Other moments every time; the message of a failure names the seed.
@@ -105,6 +132,7 @@ fn kill_and_resume(rounds: u64) {
         let unequal = lines.iter().zip(&again).find(|(a, b)| a != b);
         assert!(unequal.is_none(), "seed {seed}, round {round}: {unequal:?}");
         assert_eq!(lines.len(), again.len(), "seed {seed}, round {round}");
+        assert_eq!(self::shown(&run), shown, "seed {seed}, round {round}: other events");
     }
 }
 

@@ -312,6 +312,6 @@ fn a_finished_run_gives_its_model_back() {
     assert_eq!(model.decoder.spec().vocab, model.tokenizer.vocab_size());
     assert_eq!(
         open_model(&view, Which::Best, Weights::Trained, &device).unwrap().step,
-        outcome.best_step.unwrap()
+        outcome.best_step
     );
 }

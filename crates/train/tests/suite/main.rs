@@ -1,6 +1,7 @@
 //! Whole runs on small text: resuming, failing disks, options, other objectives.
 
 mod common;
+mod compiling;
 mod configs;
 mod effects;
 mod extend;

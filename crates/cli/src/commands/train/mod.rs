@@ -14,7 +14,7 @@ use smidgen_train::{
     fresh_run_dir, resume,
 };
 
-use self::screen::Screen;
+pub(super) use self::screen::Screen;
 use crate::exit::{Fault, INTERRUPTED};
 use crate::{out, signals};
 

@@ -9,19 +9,21 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smidgen_store::Bytes;
-use smidgen_train::{Event, Outcome, Progress, Sample, Status, StepEvent, Validation};
+use smidgen_train::{Event, LrPoint, Outcome, Progress, Sample, Status, StepEvent, Validation};
 
 use super::{RUNS, tables};
 use crate::out;
 
 /// Plain lines come no closer together than this, so that a log stays readable.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
+/// Steps of a range test between plain lines.
+const RANGE_LINES: u32 = 20;
 /// The moving line has a position, and before the clock has fixed the steps only a count.
 const WITH_END: &str = "  step {pos}/{len} [{wide_bar:.green}] {msg}";
 const WITHOUT_END: &str = "  step {pos} {msg}";
 
 /// Shows the events of a run.
-pub(super) struct Screen {
+pub(crate) struct Screen {
     /// Text for people goes to standard error, because standard output is for the object.
     to_stderr: bool,
     /// Present on a terminal that is not a build server's.
@@ -36,7 +38,7 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new(json: bool, stop: Arc<AtomicBool>) -> Screen {
+    pub(crate) fn new(json: bool, stop: Arc<AtomicBool>) -> Screen {
         let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
         let moves = std::io::stderr().is_terminal() && !is_ci;
         let bar = moves.then(|| {
@@ -73,7 +75,7 @@ impl Screen {
     }
 
     /// The first failure to show something.
-    pub(super) fn finish(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
@@ -95,6 +97,23 @@ impl Screen {
             self.last_line = Some(Instant::now());
             let steps = event.steps.map_or(String::new(), |steps| format!("/{steps}"));
             self.say(format_args!("  step {}{steps}  {figures}", event.step));
+        }
+    }
+
+    fn range(&mut self, index: u32, steps: u32, point: &LrPoint) {
+        let LrPoint { lr, smoothed, .. } = point;
+        let figures = format!("rate {lr:.1e}  loss {smoothed:.3}");
+        match &self.bar {
+            Some(bar) => {
+                bar.set_style(style(WITH_END));
+                bar.set_length(steps.into());
+                bar.set_message(figures);
+                bar.set_position(u64::from(index) + 1);
+            }
+            None if (index + 1).is_multiple_of(RANGE_LINES) => {
+                self.say(format_args!("  step {}/{steps}  {figures}", index + 1));
+            }
+            None => {}
         }
     }
 
@@ -228,6 +247,7 @@ impl Progress for Screen {
             Event::Horizon { steps } => {
                 self.say(format_args!("  the time is enough for {steps} steps"));
             }
+            Event::Range { index, steps, point } => self.range(index, steps, point),
             Event::Step(event) => self.step(event),
             Event::Validation { step, score, ema, best } => {
                 self.say(validation(step, &score, ema.as_ref(), best));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use smidgen_data::{Skipped, Summary, Tally};
 use smidgen_store::Bytes;
-use smidgen_train::{Outcome, Plan, Sample};
+use smidgen_train::{CompileRate, Outcome, Plan, Sample};
 
 use super::screen::clock;
 use crate::out::{Table, count};
@@ -142,7 +142,20 @@ pub(crate) fn outcome(outcome: &Outcome) -> String {
     row("run", shown(&outcome.run_dir));
     let (steps, tokens) = (count(outcome.steps), count(outcome.tokens));
     row("trained", format!("{steps} steps, {tokens} tokens in {}", clock(outcome.seconds)));
+    if outcome.stopped_early {
+        row("", format!("stopped early; the result is step {}", count(outcome.result_step)));
+    }
     row("validation", format!("{} bits per byte, loss {loss}", bpb(outcome.val_bpb)));
+    if outcome.ema_loss.is_some() {
+        row("averaged", format!("{} bits per byte", bpb(outcome.ema_bpb)));
+    }
+    if let Some(CompileRate { samples, compiled, low, high, .. }) = outcome.compile {
+        let (low, high) = (100.0 * low, 100.0 * high);
+        row(
+            "compiled",
+            format!("{compiled} of {samples} ({low:.0} to {high:.0} % with 95 % certainty)"),
+        );
+    }
     row("best", format!("{} bits per byte{best}", bpb(outcome.best_val_bpb)));
     row("speed", format!("{:.0} tokens/s", outcome.tokens_per_s));
     row("memory", format!("{:.0} MiB at most", outcome.peak_rss_mib));
