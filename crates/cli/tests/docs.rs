@@ -83,6 +83,7 @@ fn links_lead_somewhere() {
         "benches/README.md",
         "docs/train.md",
         "docs/resume.md",
+        "docs/tracking.md",
         "docs/generate.md",
         "docs/report.md",
         "docs/exchange.md",

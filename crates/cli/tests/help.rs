@@ -5,13 +5,15 @@ mod common;
 use common::{Place, fails, stdout};
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 14] = [
     &[],
     &["train"],
     &["generate"],
     &["runs"],
     &["runs", "list"],
     &["runs", "show"],
+    &["runs", "compare"],
+    &["runs", "clean"],
     &["report"],
     &["bench"],
     &["bench", "step"],

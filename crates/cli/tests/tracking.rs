@@ -3,37 +3,15 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::{Place, fails, object, stdout};
 use serde_json::Value;
 use smidgen_store::RunView;
-use smidgen_store::events::{Content, EventFile, Shown};
+use smidgen_store::events::Curves;
 
-/// Values by tag and step as a reader shows them, after every START took back its part.
-fn shown(run: &Path) -> BTreeMap<String, Vec<(u64, f32)>> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(run.join("events")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let mut tags: BTreeMap<String, Vec<(u64, f32)>> = BTreeMap::new();
-    for path in files {
-        let file = EventFile::open(&path).unwrap();
-        for event in file.events().map(Result::unwrap) {
-            if event.content == Content::Start {
-                tags.values_mut().for_each(|values| values.retain(|(step, _)| *step < event.step));
-            }
-            for value in event.values() {
-                let number = if let Shown::Scalar(number) = value.shown { number } else { 0.0 };
-                tags.entry(value.tag.to_string()).or_default().push((event.step, number));
-            }
-        }
-    }
-    tags
-}
-
-/// The same from `metrics.jsonl`, for one figure.
+/// One figure of `metrics.jsonl` with its steps.
 fn recorded(run: &Path, key: &str) -> Vec<(u64, f32)> {
     let lines = RunView::open(run).unwrap().metrics().unwrap();
     let figure = |line: &Value| Some((line["step"].as_u64()?, line[key].as_f64()? as f32));
@@ -51,15 +29,14 @@ fn tensorboard_shows_every_step_once_also_after_a_resume() {
     place.smidgen(&resume).assert().success();
     let run = place.path("run");
     assert_eq!(fs::read_dir(run.join("events")).unwrap().count(), 2);
-    let shown = shown(&run);
-    assert_eq!(
-        shown["train/loss"].iter().map(|(s, _)| *s).collect::<Vec<_>>(),
-        (1..=12).collect::<Vec<u64>>()
-    );
-    assert_eq!(shown["train/loss"], recorded(&run, "loss"));
-    assert_eq!(shown["val/loss"], recorded(&run, "val_loss"));
-    assert!(shown.keys().any(|tag| tag.starts_with("lr/")), "{:?}", shown.keys());
-    assert!(shown.contains_key("samples/1"), "{:?}", shown.keys());
+    let shown = Curves::read(&run.join("events")).unwrap();
+    assert_eq!(shown.scalars["train/loss"], recorded(&run, "loss"));
+    assert_eq!(shown.scalars["val/loss"], recorded(&run, "val_loss"));
+    let steps: Vec<u64> = shown.scalars["train/loss"].iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, (1..=12).collect::<Vec<u64>>());
+    assert!(shown.scalars.keys().any(|tag| tag.starts_with("lr/")), "{shown:?}");
+    assert!(shown.scalars["bytes/total"].iter().all(|(_, bytes)| *bytes > 0.0), "{shown:?}");
+    assert_eq!(shown.texts["samples/1"].len(), shown.scalars["val/loss"].len());
     let model =
         |run: &str| fs::read(common::newest(&place.path(run), "model.safetensors")).unwrap();
     assert!(model("run") == model("plain"), "what is written changes nothing of what is learnt");

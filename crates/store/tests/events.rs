@@ -2,13 +2,12 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{create, fresh, open};
 use proptest::prelude::*;
-use smidgen_store::events::{Content, Event, EventFile, EventWriter, Shown};
+use smidgen_store::events::{Curves, Event, EventFile, EventWriter};
 use smidgen_store::{Disk, Error, Fault, Faulty, RunView};
 
 /// The event files of a run in the order of readers.
@@ -19,27 +18,8 @@ fn files(run: &RunView) -> Vec<PathBuf> {
     files
 }
 
-/// What a reader shows: per tag, each step's value, after every START has taken back its part.
-fn shown(run: &RunView) -> BTreeMap<String, Vec<(u64, String)>> {
-    let mut tags: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
-    for path in files(run) {
-        let file = EventFile::open(&path).unwrap();
-        // A torn end is what a killed process leaves.
-        for event in file.events().map_while(Result::ok) {
-            if event.content == Content::Start {
-                tags.values_mut().for_each(|values| values.retain(|(step, _)| *step < event.step));
-            }
-            for value in event.values() {
-                let text = match value.shown {
-                    Shown::Scalar(number) => number.to_string(),
-                    Shown::Text(text) => text.to_string(),
-                    Shown::Other => continue,
-                };
-                tags.entry(value.tag.to_string()).or_default().push((event.step, text));
-            }
-        }
-    }
-    tags
+fn shown(run: &RunView) -> Curves {
+    Curves::read(&run.events_folder()).unwrap()
 }
 
 fn steps(writer: &mut EventWriter, range: std::ops::RangeInclusive<u64>) -> Result<(), Error> {
@@ -73,10 +53,10 @@ fn a_resumed_run_shows_every_step_once() {
     let run = killed_and_resumed(&path);
     assert_eq!(files(&run).len(), 2, "every process has its own file");
     let shown = shown(&run);
-    let losses: Vec<(u64, String)> = (1..=6).map(|s| (s, (8.0 / s as f32).to_string())).collect();
-    assert_eq!(shown["train/loss"], losses);
+    let losses: Vec<(u64, f32)> = (1..=6).map(|step| (step, 8.0 / step as f32)).collect();
+    assert_eq!(shown.scalars["train/loss"], losses);
     let texts: Vec<(u64, String)> = [2, 4, 6].map(|s| (s, format!("text of {s}"))).into();
-    assert_eq!(shown["samples/1"], texts);
+    assert_eq!(shown.texts["samples/1"], texts);
 }
 
 #[test]
@@ -87,7 +67,7 @@ fn a_run_that_goes_back_takes_its_steps_back() {
     steps(&mut writer, 1..=4).unwrap();
     writer.restart(3).unwrap();
     steps(&mut writer, 3..=3).unwrap();
-    let found: Vec<u64> = shown(&run)["train/loss"].iter().map(|(step, _)| *step).collect();
+    let found: Vec<u64> = shown(&run).scalars["train/loss"].iter().map(|(step, _)| *step).collect();
     assert_eq!(found, [1, 2, 3]);
 }
 
@@ -104,13 +84,15 @@ fn tensorboards_own_reader_shows_the_same() {
     let ours = shown(&run);
     let losses = found["scalars"]["train/loss"].as_array().unwrap();
     assert_eq!(losses.len(), 6);
-    for (theirs, (step, value)) in losses.iter().zip(&ours["train/loss"]) {
+    for (theirs, (step, value)) in losses.iter().zip(&ours.scalars["train/loss"]) {
         assert_eq!(theirs[0].as_u64(), Some(*step));
-        assert_eq!(theirs[1].as_f64().unwrap() as f32, value.parse::<f32>().unwrap());
+        assert_eq!(theirs[1].as_f64().map(|value| value as f32), Some(*value));
     }
     let texts = &found["texts"]["samples/1"];
-    let expected: Vec<serde_json::Value> =
-        ours["samples/1"].iter().map(|(step, text)| serde_json::json!([step, text])).collect();
+    let expected: Vec<serde_json::Value> = ours.texts["samples/1"]
+        .iter()
+        .map(|(step, text)| serde_json::json!([step, text]))
+        .collect();
     assert_eq!(texts.as_array().unwrap(), &expected);
 }
 

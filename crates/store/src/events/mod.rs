@@ -6,11 +6,13 @@
 //! The first record holds `brain.Event:2`; a `SessionLog` START at step s takes back what earlier
 //! files say of step s and later, so that a resumed run shows every step once.
 
+mod curves;
 mod proto;
 mod read;
 mod record;
 mod write;
 
+pub use curves::Curves;
 pub use read::{Content, Event, EventFile, Shown, SummaryValue};
 pub use write::EventWriter;
 

@@ -8,15 +8,26 @@ use std::sync::Arc;
 
 use super::view::names;
 use super::{
-    CKPT, DATA, ENV_JSON, EVENTS, LEDGER_JSON, LOCK, METRICS_JSONL, REQUEST_JSON, RUN_TOML, RunView,
+    CKPT, DATA, ENV_JSON, EVENTS, LEDGER_JSON, LOCK, METRICS_JSONL, PLAN_JSON, REQUEST_JSON,
+    RUN_TOML, RunView,
 };
 use crate::atomic::{TEMPORARY, temporary};
 use crate::checkpoint::replaced;
 use crate::{Checkpoint, Error, Files};
 
 /// What runs make before their first checkpoint.
-const BEGINNINGS: [&str; 9] =
-    [RUN_TOML, REQUEST_JSON, ENV_JSON, LEDGER_JSON, METRICS_JSONL, LOCK, DATA, CKPT, EVENTS];
+const BEGINNINGS: [&str; 10] = [
+    RUN_TOML,
+    REQUEST_JSON,
+    PLAN_JSON,
+    ENV_JSON,
+    LEDGER_JSON,
+    METRICS_JSONL,
+    LOCK,
+    DATA,
+    CKPT,
+    EVENTS,
+];
 
 /// Why something may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

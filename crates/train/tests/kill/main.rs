@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
-use smidgen_store::events::{Content, EventFile, Shown};
+use smidgen_store::events::Curves;
 use smidgen_store::{Disk, RunView};
 use smidgen_train::{Changes, EMA};
 
@@ -78,27 +78,12 @@ fn lines(run: &Path) -> Vec<Value> {
     lines
 }
 
-/// The losses that a reader of TensorBoard events sees: a new session takes later steps back.
-fn shown(run: &Path) -> Vec<(u64, f32)> {
-    let folder = RunView::open(run).unwrap().events_folder();
-    let mut files: Vec<_> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let mut shown = Vec::new();
-    for path in files {
-        let file = EventFile::open(&path).unwrap();
-        // A killed process may leave a torn record at the end.
-        for event in file.events().map_while(Result::ok) {
-            if event.content == Content::Start {
-                shown.retain(|(step, _)| *step < event.step);
-            }
-            let loss = event.values().find(|value| value.tag == "train/loss");
-            if let Some(Shown::Scalar(loss)) = loss.map(|value| value.shown) {
-                shown.push((event.step, loss));
-            }
-        }
-    }
-    shown
+/// The curves that TensorBoard shows, but for what no two runs share.
+fn curves(run: &Path) -> Curves {
+    let mut curves = Curves::read(&run.join("events")).unwrap();
+    let equal = |tag: &String| UNEQUAL.iter().all(|key| !tag.split('/').any(|part| part == *key));
+    curves.scalars.retain(|tag, _| equal(tag));
+    curves
 }
 
 /// Kills `rounds` runs, each up to three times, and holds the results against the undisturbed one.
@@ -109,8 +94,8 @@ fn kill_and_resume(rounds: u64) {
     let whole = started.elapsed();
     let expected = tensors(&place.run("whole"), 60);
     let (average, lines) = (average(&place.run("whole")), lines(&place.run("whole")));
-    let shown = shown(&place.run("whole"));
-    assert!(shown.iter().map(|(step, _)| *step).eq(1..=60), "{shown:?}");
+    let shown = curves(&place.run("whole"));
+    assert_eq!(shown.scalars["train/loss"].len(), 60);
     let steps = lines.iter().filter(|line| line.get("tokens").is_some());
     assert!(steps.map(|line| line["step"].as_u64().unwrap()).eq(1..=60), "a step is missing");
     // Other moments every time; the message of a failure names the seed.
@@ -132,7 +117,7 @@ fn kill_and_resume(rounds: u64) {
         let unequal = lines.iter().zip(&again).find(|(a, b)| a != b);
         assert!(unequal.is_none(), "seed {seed}, round {round}: {unequal:?}");
         assert_eq!(lines.len(), again.len(), "seed {seed}, round {round}");
-        assert_eq!(self::shown(&run), shown, "seed {seed}, round {round}: other events");
+        assert!(curves(&run) == shown, "seed {seed}, round {round}: other curves");
     }
 }
 
