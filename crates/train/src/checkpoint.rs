@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smidgen_optim::StateTensor;
 use smidgen_store::{Checkpoint, Commit, Dtype, RunDir, TensorFile, TensorInfo};
-use smidgen_tensor::{Params, Tensor};
+use smidgen_tensor::{Param, Params, Tensor};
 
 use crate::trainer::Standing;
 use crate::{Error, Trainer};
@@ -151,20 +151,30 @@ pub(crate) fn load_weights(
     name: &str,
     params: &mut Params,
 ) -> Result<(), Error> {
-    let step = checkpoint.step();
+    let all = name == MODEL;
+    fill(checkpoint.tensors(name)?, checkpoint.step(), params, |param| all || param.trainable)
+}
+
+/// Reads the tensors of a file of step `step` straight into those parameters that `wants` names; the
+/// file must hold these and no others.
+pub(crate) fn fill(
+    file: &TensorFile,
+    step: u64,
+    params: &mut Params,
+    wants: impl Fn(&Param) -> bool,
+) -> Result<(), Error> {
     let foreign = |what: &str, expected: String, got: String| Error::Foreign {
         step,
         what: what.to_string(),
         expected,
         got,
     };
-    let file = checkpoint.tensors(name)?;
     let names = file.names();
     if let Some(name) = names.iter().find(|name| params.find(name).is_none()) {
         return Err(foreign(name, "no such tensor".into(), "one".into()));
     }
-    for (_, param) in params.iter_mut().filter(|(_, param)| name == MODEL || param.trainable) {
-        if !names.contains(&param.name) {
+    for (_, param) in params.iter_mut().filter(|(_, param)| wants(param)) {
+        if !file.contains(&param.name) {
             return Err(foreign(&param.name, "a tensor".into(), "none".into()));
         }
         let (view, shape) = (file.tensor(&param.name)?, param.value.shape());

@@ -102,6 +102,9 @@ impl Default for DataConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
+    /// A model to start from, as [`crate::open`] reads it: its shape, its tokenizer and its weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// A named shape to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,

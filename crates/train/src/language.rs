@@ -1,5 +1,6 @@
 //! The language model as an objective: a decoder over the batches of a loader.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,15 @@ use smidgen_tensor::{Compute, Device, Keep, Params, Tape, Targets, Var};
 
 use crate::bytes::LOGIT_BYTES;
 use crate::compiling::Compiling;
+use crate::init;
 use crate::samples::Prompts;
 use crate::{CompileRate, Error, Objective, Plan, Samples, Validation};
 
 /// A decoder that learns to predict the next token.
 pub struct LanguageModel {
     decoder: Decoder,
+    /// First values of another model.
+    first: Option<PathBuf>,
     tokenizer: Tokenizer,
     loader: Loader,
     /// Batches made ahead, and the place of the next one.
@@ -54,12 +58,18 @@ impl LanguageModel {
             compiling: Compiling::new(config, dataset, plan.spec.context)?,
             waited: Duration::ZERO,
             decoder: Decoder::new(device, plan.spec.clone(), params)?,
+            first: None,
             loader: Loader::new(dataset.train.clone(), loader_config)?,
             feed: None,
             val: ValSet::new(dataset.val.clone(), &tokenizer, rows, context, limit)?,
             keep: if config.train.recompute == Some(true) { Keep::Inputs } else { Keep::Values },
             tokenizer,
         })
+    }
+
+    /// Begins with the values in this file of the run, where there is one.
+    pub(crate) fn starting_from(self, first: Option<PathBuf>) -> LanguageModel {
+        LanguageModel { first, ..self }
     }
 
     /// The shape of the decoder.
@@ -105,8 +115,14 @@ impl Objective for LanguageModel {
         "language-model"
     }
 
-    fn init(&self, params: &mut Params, seed: u64) {
-        self.decoder.init(params, seed);
+    fn init(&self, params: &mut Params, seed: u64) -> Result<(), Error> {
+        match &self.first {
+            Some(path) => init::load(path, params),
+            None => {
+                self.decoder.init(params, seed);
+                Ok(())
+            }
+        }
     }
 
     fn step_targets(&self) -> u64 {
@@ -142,7 +158,7 @@ impl Objective for LanguageModel {
     }
 
     fn first_loss(&self) -> Option<f64> {
-        Some((self.spec().vocab as f64).ln())
+        self.first.is_none().then(|| (self.spec().vocab as f64).ln())
     }
 
     fn cursor(&self, step: u64) -> Value {

@@ -35,6 +35,7 @@ mod environment;
 mod error;
 mod export;
 mod fit;
+mod init;
 mod language;
 mod logged;
 mod lr_find;

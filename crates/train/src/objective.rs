@@ -14,8 +14,11 @@ pub trait Objective {
     /// The name in environment files.
     fn name(&self) -> &'static str;
 
-    /// Sets the first values of its parameters: a pure function of `seed`.
-    fn init(&self, params: &mut Params, seed: u64);
+    /// Sets the first values of its parameters: a pure function of `seed`, or those of another model.
+    ///
+    /// # Errors
+    /// When these cannot be read.
+    fn init(&self, params: &mut Params, seed: u64) -> Result<(), Error>;
 
     /// Targets of a whole step, such as tokens: for rates, and what the loss is divided by.
     fn step_targets(&self) -> u64;

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use smidgen_data::{GgufVocab, Tokenizer};
-use smidgen_model::Decoder;
 use smidgen_model::exchange::{ModelKind, ModelSource};
 use smidgen_store::{GgufFile, GgufValue, RUN_TOML, RunView, Which};
-use smidgen_tensor::{Compute, Device, Params};
+use smidgen_tensor::Device;
 
-use crate::{Error, TrainedModel, Weights, open_model};
+use crate::model::{Found, find_in_run};
+use crate::{Error, TrainedModel, Weights};
 
 /// How a model is opened.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,22 +30,23 @@ pub struct Opening {
 /// is not computed exactly here; [`Error::NotAModel`], [`Error::NoTokenizer`], and [`Error::Value`] for
 /// options that such a model has no use for.
 pub fn open(path: &Path, opening: &Opening, device: &Device) -> Result<TrainedModel, Error> {
+    find(path, opening)?.open(device)
+}
+
+/// Finds and checks a model; its weights are not read.
+pub(crate) fn find(path: &Path, opening: &Opening) -> Result<Found, Error> {
     if is_run(path) {
         if let Some(tokenizer) = &opening.tokenizer {
             let expected = "none for a run, which has its own";
             return Err(Error::value("--tokenizer", expected, tokenizer.display()));
         }
         let which = opening.which.unwrap_or(Which::Best);
-        return open_model(&RunView::open(path)?, which, opening.weights, device);
+        return find_in_run(&RunView::open(path)?, which, opening.weights);
     }
     refuse_run_options(path, opening)?;
     let source = open_source(path)?;
     let tokenizer = tokenizer_of(&source, opening.tokenizer.as_deref())?;
-    let mut params = Params::new();
-    let decoder = Decoder::new(device, source.spec().clone(), &mut params)?;
-    source.load(device, &mut params)?;
-    // Exactly as the weights are given; bf16 operands would be another rounding.
-    Ok(TrainedModel { decoder, params, tokenizer, compute: Compute::F32, step: None })
+    Ok(Found::other(source, tokenizer))
 }
 
 /// Whether a path is a run directory of ours.
@@ -65,7 +66,7 @@ fn refuse_run_options(path: &Path, opening: &Opening) -> Result<(), Error> {
 }
 
 /// Opens the weights of a model that is no run.
-pub(crate) fn open_source(path: &Path) -> Result<ModelSource, Error> {
+fn open_source(path: &Path) -> Result<ModelSource, Error> {
     let not = |got: &'static str| Err(Error::NotAModel { path: path.into(), got });
     match path.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => not("nothing"),
@@ -77,7 +78,7 @@ pub(crate) fn open_source(path: &Path) -> Result<ModelSource, Error> {
 }
 
 /// The tokenizer of a model: the one that is named, else its own, else one that lies beside it.
-pub(crate) fn tokenizer_of(source: &ModelSource, named: Option<&Path>) -> Result<Tokenizer, Error> {
+fn tokenizer_of(source: &ModelSource, named: Option<&Path>) -> Result<Tokenizer, Error> {
     let (path, vocab) = (source.path(), source.spec().vocab);
     let tokenizer = match (named, source.kind()) {
         (Some(named), _) => read_tokenizer(named, vocab)?,

@@ -172,7 +172,9 @@ fn check_numbers(config: &Config) -> Result<(), Error> {
             return Err(Error::value(key, format!("1 to {most}"), value));
         }
     }
-    let (ratio, least) = (config.data.val_ratio, smidgen_data::LEAST_VOCAB);
+    let ratio = config.data.val_ratio;
+    // Another model's vocabulary is what it is.
+    let least = if config.model.init.is_some() { 1 } else { smidgen_data::LEAST_VOCAB };
     if !(ratio > 0.0 && ratio < 1.0) {
         return Err(Error::value("data.val_ratio", "a share between 0 and 1", ratio));
     }
@@ -269,7 +271,8 @@ fn spec(config: &Config, facts: &Facts) -> Result<Spec, Error> {
     let filled = "the model was filled in";
     let vocab = config.data.vocab.expect(filled);
     let spec = Spec {
-        vocab: facts.tokens.map_or(vocab, |tokens| tokens.vocab),
+        // The table of another model may have more rows than its tokenizer has tokens.
+        vocab: facts.tokens.filter(|_| model.init.is_none()).map_or(vocab, |tokens| tokens.vocab),
         width: model.width.expect(filled),
         layers: model.layers.expect(filled),
         heads: model.heads.expect(filled),
@@ -298,7 +301,10 @@ fn spec(config: &Config, facts: &Facts) -> Result<Spec, Error> {
 fn fill_loop(config: &mut Config, spec: &Spec, means: &Means) {
     let asked = Spec { vocab: config.data.vocab.expect("filled in"), ..spec.clone() };
     let train = &mut config.train;
-    let context = *train.context.get_or_insert(spec.context);
+    // Another model may have been made for far more than is useful here.
+    let most = size::context(means.train_bytes, asked.vocab);
+    let useful = if config.model.init.is_some() { most.min(spec.context) } else { spec.context };
+    let context = *train.context.get_or_insert(useful);
     let tokens = means.tokens(&asked, context);
     let batch = *train.batch.get_or_insert(size::batch(tokens, context));
     let step_tokens = (batch * context) as f64 * f64::from(train.grad_accum);
@@ -353,7 +359,10 @@ fn fill_groups(
         let step_tokens = (batch * context) as f64 * f64::from(train.grad_accum);
         let by_time = means.tokens(&Spec { vocab, ..spec.clone() }, context);
         let tokens = train.steps.map_or(by_time, |steps| steps as f64 * step_tokens);
-        let lr = train.lr.and_then(Rate::number).unwrap_or(size::lr(spec.width));
+        // What was learnt before is not to be forgotten in the first steps.
+        let share = if config.model.init.is_some() { 0.1 } else { 1.0 };
+        let automatic = share * size::lr(spec.width);
+        let lr = train.lr.and_then(Rate::number).unwrap_or(automatic);
         // A rate that is still to be found stays on record until it is.
         train.lr.take_if(|lr| *lr != Rate::Auto);
         config.optim = size::groups(lr, tokens / size::text_tokens(means.train_bytes, vocab));

@@ -10,13 +10,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use smidgen_store::{REQUEST_JSON, RunDir, RunView, config};
 
+use crate::init::Init;
 use crate::outcome::OUTCOME_JSON;
 use crate::plan::settle;
 use crate::source::Scan;
 use crate::{Config, Error, Machine, Outcome, Silent, Status, resolve};
 
-/// Keys that change nothing of what comes out. Where the text lies is one: its content counts.
-const IDLE_KEYS: [&str; 4] = ["threads", "memory", "data.path", "track.tensorboard"];
+/// Keys that change nothing of what comes out. Where text and model lie are two: their content counts.
+const IDLE_KEYS: [&str; 5] = ["threads", "memory", "data.path", "model.init", "track.tensorboard"];
 
 /// A run as it was asked for.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +26,21 @@ pub(crate) struct Request {
     config: BTreeMap<String, String>,
     /// SHA-256 over the texts of both sides of the split.
     source: String,
+    /// The fingerprint of the model it begins with, where it begins with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    init: Option<String>,
 }
 
 impl Request {
-    pub(crate) fn new(planned: &Config, scan: &Scan) -> Result<Request, Error> {
+    pub(crate) fn new(
+        planned: &Config,
+        scan: &Scan,
+        init: Option<&Init>,
+    ) -> Result<Request, Error> {
         let mut config = config::flat(&config::to_table(planned)?);
         config.retain(|key, _| !IDLE_KEYS.contains(&key.as_str()));
-        Ok(Request { config, source: scan.fingerprint() })
+        let init = init.map(|init| init.found.fingerprint()).transpose()?;
+        Ok(Request { config, source: scan.fingerprint(), init })
     }
 
     pub(crate) fn write(&self, run: &RunDir) -> Result<(), Error> {
@@ -60,9 +69,10 @@ pub fn find_done(
         return Ok(None);
     }
     runs.sort_by(|a, b| a.path().cmp(b.path()));
-    let config = settle(config, &machine);
+    let (config, init) = Init::of(&settle(config, &machine))?;
     let scan = Scan::read(&config, None, &mut Silent)?;
-    let asked = Request::new(&resolve(&config, &scan.facts(machine))?.config, &scan)?;
+    let plan = resolve(&config, &scan.facts(machine))?;
+    let asked = Request::new(&plan.config, &scan, init.as_ref())?;
     Ok(runs.iter().find_map(|run| done(run, &asked)))
 }
 

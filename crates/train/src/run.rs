@@ -21,6 +21,7 @@ use self::range::find_rate;
 use crate::compiling::check_sandbox;
 use crate::environment::note_environment;
 use crate::fit::{Around, Course, go};
+use crate::init::{Init, first_values};
 use crate::logged::Logged;
 use crate::outcome::OUTCOME_JSON;
 use crate::plan::settle;
@@ -82,8 +83,9 @@ pub fn dry_run(
     progress: &mut dyn Progress,
 ) -> Result<Plan, Error> {
     let progress = &mut Logged(progress);
-    let scan = Scan::read(config, None, progress)?;
-    let plan = resolve(config, &scan.facts(machine))?;
+    let (config, _) = Init::of(config)?;
+    let scan = Scan::read(&config, None, progress)?;
+    let plan = resolve(&config, &scan.facts(machine))?;
     progress.event(Event::Plan(&plan));
     Ok(plan)
 }
@@ -145,12 +147,17 @@ fn prepare(
     progress: &mut dyn Progress,
 ) -> Result<(Plan, Dataset), Error> {
     let exclude = run.path().canonicalize().unwrap_or_else(|_| run.path().to_path_buf());
-    let scan = Scan::read(config, Some(&exclude), progress)?;
-    let plan = resolve(config, &scan.facts(machine))?;
+    let (config, init) = Init::of(config)?;
+    let scan = Scan::read(&config, Some(&exclude), progress)?;
+    let plan = resolve(&config, &scan.facts(machine))?;
     run.write_text(RUN_TOML, &config::to_text(&plan.config)?)?;
-    Request::new(&plan.config, &scan)?.write(run)?;
+    Request::new(&plan.config, &scan, init.as_ref())?.write(run)?;
+    if let Some(init) = &init {
+        init.write(run, plan.threads())?;
+    }
     let vocab = plan.config.data.vocab.expect("a plan's configuration is complete");
-    let dataset = scan.prepare(run, vocab, plan.threads(), progress)?;
+    let tokenizer = init.as_ref().map(|init| &init.found.tokenizer);
+    let dataset = scan.prepare(run, vocab, tokenizer, plan.threads(), progress)?;
     let facts = dataset_facts(&dataset, machine);
     let tokens = facts.tokens.expect("the text is encoded");
     progress.event(Event::Prepared {
@@ -325,10 +332,13 @@ fn begin(
     if from.is_some() && plan.config.train.lr == Some(Rate::Auto) {
         return Err(Error::value("train.lr", "a number for a run that has begun", "`auto`"));
     }
-    let plan = find_rate(plan, &dataset, &mut cx)?;
-    let device = Device::cpu_at(Ledger::new(), plan.threads(), cx.machine.level);
+    let plan = find_rate(plan, &dataset, run.path(), &mut cx)?;
+    let device = device(&plan, cx.machine);
     let mut params = Params::new();
-    let mut model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
+    let first = first_values(run.path(), &plan.config);
+    let model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
+    // A checkpoint stands for itself.
+    let mut model = model.starting_from(first.filter(|_| from.is_none()));
     let objective = model.name();
     let mut trainer = Trainer::new(&device, recipe(&plan), &mut model, params)?;
     if let Some((checkpoint, diff)) = from {
@@ -375,6 +385,11 @@ fn forget(run: &RunDir, files: &dyn Files, name: &str) -> Result<(), Error> {
     files
         .remove_file(&path)
         .map_err(|source| Error::Store(smidgen_store::Error::Io { action: "remove", path, source }))
+}
+
+/// What a plan computes on.
+fn device(plan: &Plan, machine: Machine) -> Device {
+    Device::cpu_at(Ledger::new(), plan.threads(), machine.level)
 }
 
 fn recipe(plan: &Plan) -> Recipe {

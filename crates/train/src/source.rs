@@ -61,19 +61,25 @@ impl Scan {
         Facts { train_bytes, val_bytes, tokens: None, machine }
     }
 
-    /// Trains the tokenizer and writes the shards into the run. Each file appears whole or not at
-    /// all, the manifest last; a run killed here begins this again.
+    /// Trains the tokenizer, unless there is one already, and writes the shards into the run. Each file
+    /// appears whole or not at all, the manifest last; a run killed here begins this again.
     pub(crate) fn prepare(
         &self,
         run: &RunDir,
         vocab: usize,
+        tokenizer: Option<&Tokenizer>,
         threads: usize,
         progress: &mut dyn Progress,
     ) -> Result<Dataset, Error> {
-        progress.event(Event::Tokenizing { vocab });
-        let texts: Vec<&str> =
-            self.split.train.iter().map(|piece| self.corpus.text(piece)).collect();
-        let tokenizer = Tokenizer::train(&texts, vocab, threads)?;
+        let tokenizer = match tokenizer {
+            Some(tokenizer) => tokenizer.clone(),
+            None => {
+                progress.event(Event::Tokenizing { vocab });
+                let texts: Vec<&str> =
+                    self.split.train.iter().map(|piece| self.corpus.text(piece)).collect();
+                Tokenizer::train(&texts, vocab, threads)?
+            }
+        };
         let (files, dir) = (run.files(), run.path());
         let (corpus, split, rule) = (&self.corpus, &self.split, &self.rule);
         let dataset = smidgen_data::prepare(files, dir, corpus, split, rule, &tokenizer, threads)?;

@@ -196,7 +196,7 @@ impl<'o> Trainer<'o> {
             frontier: 0,
             spoiled: false,
         };
-        trainer.objective.init(&mut trainer.params, trainer.recipe.seed);
+        trainer.objective.init(&mut trainer.params, trainer.recipe.seed)?;
         Ok(trainer)
     }
 
@@ -397,7 +397,7 @@ impl<'o> Trainer<'o> {
         let assignment = Assignment::resolve(&self.recipe.groups, &specs)?;
         // State of zeros, in the formats it had.
         self.optim = OptimState::allocate(assignment, self.device.pool())?;
-        self.objective.init(&mut self.params, self.recipe.seed);
+        self.objective.init(&mut self.params, self.recipe.seed)?;
         let Standing { horizon, offset, .. } = self.standing;
         self.standing = Standing { guard, passed_over, horizon, offset, ..Standing::default() };
         Ok(())

@@ -99,6 +99,14 @@ impl ModelSource {
         }
     }
 
+    /// The files its weights lie in.
+    pub fn files(&self) -> Vec<&Path> {
+        match &self.weights {
+            Weights::Safetensors(files) => files.iter().map(TensorFile::path).collect(),
+            Weights::Gguf { .. } | Weights::Llama2c(_) => vec![&self.path],
+        }
+    }
+
     /// The GGUF file it lies in, for its tokenizer.
     pub fn gguf(&self) -> Option<&GgufFile> {
         if let Weights::Gguf { file, .. } = &self.weights { Some(file) } else { None }

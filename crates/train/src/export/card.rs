@@ -1,6 +1,7 @@
 //! The model card: what the files of a run say about it, and nothing else.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde_json::Value;
 use smidgen_data::Manifest;
@@ -47,10 +48,9 @@ fn row(text: &mut String, what: &str, value: impl std::fmt::Display) {
 /// The figures of a run: of its whole course, and of the checkpoint at hand.
 fn run(text: &mut String, export: &Export<'_>, run: &RunView) -> Result<(), Error> {
     let step = export.model.step.expect("a model of a run has a step");
-    line(
-        text,
-        format_args!("Trained from the first value on with smidgen; weights of step {step}.\n"),
-    );
+    let config = run.read_text(RUN_TOML)?;
+    let start = start(&config);
+    line(text, format_args!("Trained {start} with smidgen; weights of step {step}.\n"));
     line(text, "| figure | value |\n|---|---|");
     // A run that still goes on has no outcome yet, and this page says less.
     let outcome: Option<Outcome> = run.read_json(OUTCOME_JSON).ok();
@@ -77,13 +77,23 @@ fn run(text: &mut String, export: &Export<'_>, run: &RunView) -> Result<(), Erro
         let value = format!("{documents} documents, {bytes} bytes, {tokens} tokens");
         row(text, what, value);
     }
-    let config = run.read_text(RUN_TOML)?;
     line(
         text,
         "\nThe text held out was never learnt from; the split keeps documents of one group together.",
     );
     line(text, format_args!("\n## Configuration\n\n```toml\n{}\n```\n", without_paths(&config)));
     Ok(())
+}
+
+/// Where the first values came from, without the path to them.
+fn start(config: &str) -> String {
+    let table: toml::Table = config.parse().unwrap_or_default();
+    let init = table.get("model").and_then(|model| model.get("init")?.as_str());
+    let name = init.and_then(|path| Path::new(path).file_name());
+    match name {
+        Some(name) => format!("on from the weights of `{}`", name.to_string_lossy()),
+        None => "from random first values on".into(),
+    }
 }
 
 /// The last validation of a step.
@@ -123,6 +133,13 @@ fn three(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_start_is_named_without_its_path() {
+        assert_eq!(start("seed = 1\n"), "from random first values on");
+        let config = "[model]\ninit = \"/home/me/m.gguf\"\n";
+        assert_eq!(start(config), "on from the weights of `m.gguf`");
+    }
 
     #[test]
     fn paths_stay_at_home() {

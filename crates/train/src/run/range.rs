@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use smidgen_codec::Ledger;
 use smidgen_data::Dataset;
 use smidgen_store::{RUN_TOML, RunDir, RunView, Which, config};
-use smidgen_tensor::{Device, Params};
+use smidgen_tensor::Params;
 
-use super::{Context, prepare, recipe};
+use super::{Context, device, prepare, recipe};
+use crate::init::first_values;
 use crate::lr_find::{lr_find, range_test};
 use crate::plan::settle;
 use crate::source::dataset_facts;
@@ -31,7 +31,7 @@ pub fn lr_find_source(
     let run = RunDir::create(cx.files.clone(), scratch, &config::to_text(&config)?)?;
     let (plan, dataset) = prepare(&config, &run, cx.machine, cx.progress)?;
     cx.progress.event(Event::Plan(&plan));
-    try_rates(&plan, &dataset, test, cx)
+    try_rates(&plan, &dataset, run.path(), test, cx)
 }
 
 /// Tries rates from the newest checkpoint of a run on, or from its beginning. The run is only read.
@@ -45,9 +45,10 @@ pub fn lr_find_run(dir: &Path, test: &RangeTest, cx: Context<'_>) -> Result<LrCu
     let dataset = Dataset::open(run.path())?;
     let plan = resolve(&config, &dataset_facts(&dataset, cx.machine))?;
     cx.progress.event(Event::Plan(&plan));
-    let device = Device::cpu_at(Ledger::new(), plan.threads(), cx.machine.level);
+    let device = device(&plan, cx.machine);
     let mut params = Params::new();
-    let mut model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
+    let model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
+    let mut model = model.starting_from(first_values(dir, &plan.config));
     let mut trainer = Trainer::new(&device, recipe(&plan), &mut model, params)?;
     if !run.steps()?.is_empty() {
         let checkpoint = run.checkpoint(Which::Last)?;
@@ -62,6 +63,7 @@ pub fn lr_find_run(dir: &Path, test: &RangeTest, cx: Context<'_>) -> Result<LrCu
 pub(super) fn find_rate(
     plan: Plan,
     dataset: &Dataset,
+    run: &Path,
     cx: &mut Context<'_>,
 ) -> Result<Plan, Error> {
     if plan.config.train.lr != Some(Rate::Auto) {
@@ -69,7 +71,7 @@ pub(super) fn find_rate(
     }
     let (progress, stop) = (&mut *cx.progress, cx.stop);
     let inner = Context { files: cx.files.clone(), progress, stop, machine: cx.machine };
-    let curve = try_rates(&plan, dataset, &RangeTest::default(), inner)?;
+    let curve = try_rates(&plan, dataset, run, &RangeTest::default(), inner)?;
     let rate = curve.suggestion()?;
     let mut config = plan.config;
     let base = config.optim.iter().map(|group| group.lr).fold(0.0, f64::max);
@@ -85,12 +87,14 @@ pub(super) fn find_rate(
 fn try_rates(
     plan: &Plan,
     dataset: &Dataset,
+    run: &Path,
     test: &RangeTest,
     cx: Context<'_>,
 ) -> Result<LrCurve, Error> {
-    let device = Device::cpu_at(Ledger::new(), plan.threads(), cx.machine.level);
+    let device = device(plan, cx.machine);
     let mut params = Params::new();
-    let mut model = LanguageModel::new(&device, plan, dataset, &mut params)?;
+    let model = LanguageModel::new(&device, plan, dataset, &mut params)?;
+    let mut model = model.starting_from(first_values(run, &plan.config));
     let mut trainer = Trainer::new(&device, recipe(plan), &mut model, params)?;
     // Nobody goes on with this trainer: there is nothing to put back.
     range_test(&mut trainer, test, cx.progress, cx.stop)

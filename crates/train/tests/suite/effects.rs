@@ -260,8 +260,8 @@ impl Objective for OneBatch {
     fn name(&self) -> &'static str {
         "one-batch"
     }
-    fn init(&self, params: &mut Params, seed: u64) {
-        self.0.init(params, seed);
+    fn init(&self, params: &mut Params, seed: u64) -> Result<(), Error> {
+        self.0.init(params, seed)
     }
     fn step_targets(&self) -> u64 {
         self.0.step_targets()

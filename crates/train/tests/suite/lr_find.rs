@@ -26,8 +26,9 @@ impl Objective for Quadratic {
         "quadratic"
     }
 
-    fn init(&self, params: &mut Params, _seed: u64) {
+    fn init(&self, params: &mut Params, _seed: u64) -> Result<(), Error> {
         params.get_mut(self.w).value.slice_mut::<f32>().fill(1.0);
+        Ok(())
     }
 
     fn step_targets(&self) -> u64 {

@@ -66,11 +66,12 @@ impl Objective for Sides {
         "sides"
     }
 
-    fn init(&self, params: &mut Params, seed: u64) {
+    fn init(&self, params: &mut Params, seed: u64) -> Result<(), Error> {
         let rng = Rng::named(seed, "sides");
         for (id, param) in params.iter_mut() {
             rng.fill_normal(id.index() as u64, 0, 0.3, param.value.slice_mut());
         }
+        Ok(())
     }
 
     fn step_targets(&self) -> u64 {

@@ -48,8 +48,8 @@ impl Objective for Scripted {
         "scripted"
     }
 
-    fn init(&self, params: &mut Params, seed: u64) {
-        self.sides.init(params, seed);
+    fn init(&self, params: &mut Params, seed: u64) -> Result<(), Error> {
+        self.sides.init(params, seed)
     }
 
     fn step_targets(&self) -> u64 {

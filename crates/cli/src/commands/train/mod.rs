@@ -31,6 +31,7 @@ pub(super) const RUNS: &str = "runs";
     metrics.\n\nExamples:\n  smidgen train .\n  \
     smidgen train notes/ --out runs/notes --max-minutes 10\n  \
     smidgen train config.toml --set train.steps=500 --set train.lr=1e-3\n  \
+    smidgen train notes/ --init model.gguf\n  \
     smidgen train --resume runs/notes\n\n\
     Ctrl-C finishes the step and saves (exit code 130); a second one ends at once."
 )]
@@ -50,6 +51,9 @@ pub(crate) struct Args {
     /// The run directory, new or empty [default: runs/NAME, after the source]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Begin with the weights, shape and tokenizer of this run or model
+    #[arg(long, value_name = "RUN|MODEL", conflicts_with = "resume")]
+    init: Option<PathBuf>,
     /// End by the clock, after the step that passes it
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     max_minutes: Option<f64>,
@@ -204,6 +208,7 @@ impl Args {
         let mut config = Config::read(source, &self.sets)?;
         config.threads = self.threads.or(config.threads);
         config.memory = self.memory.or(config.memory);
+        config.model.init = self.init.clone().or(config.model.init);
         config.train.max_minutes = self.max_minutes.or(config.train.max_minutes);
         config.train.max_steps = self.max_steps.or(config.train.max_steps);
         config.train.lr = self.lr.or(config.train.lr);
