@@ -55,6 +55,14 @@ pub enum Error {
         /// What was tried, and what came of it.
         why: String,
     },
+    /// The Rust compiler cannot even compile a small function in the sandbox.
+    #[error("`{}` does not work in the sandbox for foreign programs: {why}", path.display())]
+    RustcFails {
+        /// The compiler.
+        path: std::path::PathBuf,
+        /// The first line of what it said.
+        why: String,
+    },
     /// The held-out texts have no function to complete.
     #[error(
         "no prompts for the compile rate: none of {functions} held-out function headers type-checks by itself\n  hint: it needs Rust text with free functions over standard types"

@@ -96,7 +96,9 @@ fn after_string(bytes: &[u8], mut at: usize) -> usize {
 
 /// Behind a character, or behind the quote of a lifetime.
 fn after_quote(bytes: &[u8], at: usize) -> usize {
-    let Some(&first) = bytes.get(at + 1) else { return bytes.len() };
+    let Some(&first) = bytes.get(at + 1) else {
+        return bytes.len();
+    };
     if first == b'\\' {
         // The escaped byte may be the quote itself; `\u{..}` ends with the next one.
         let rest = bytes.get(at + 3..).unwrap_or_default();

@@ -23,6 +23,8 @@ pub(super) enum Verdict {
 pub(super) struct Rustc {
     /// The compiler itself: what lies in `PATH` may be a chooser that needs a home folder.
     path: PathBuf,
+    /// Its own libraries. It looks for them beside itself, for which it would need `/proc`.
+    libraries: String,
     /// It and its libraries.
     readable: Vec<PathBuf>,
     version: String,
@@ -58,13 +60,19 @@ impl Rustc {
         };
         let sysroot = PathBuf::from(ask(Path::new(&name), &["--print", "sysroot"])?);
         let canonical = |path: PathBuf| {
-            path.canonicalize()
-                .map_err(|error| Error::NoRustc { why: format!("`{}`: {error}", path.display()) })
+            let text = path.canonicalize().map(|path| path.into_os_string().into_string());
+            let why = match text {
+                Ok(Ok(text)) => return Ok(text),
+                Ok(Err(_)) => format!("`{}`: expected a path in UTF-8", path.display()),
+                Err(error) => format!("`{}`: {error}", path.display()),
+            };
+            Err(Error::NoRustc { why })
         };
-        let path = canonical(sysroot.join("bin/rustc"))?;
-        let readable = vec![path.clone(), canonical(sysroot.join("lib"))?];
+        let path = PathBuf::from(canonical(sysroot.join("bin/rustc"))?);
+        let libraries = canonical(sysroot.join("lib"))?;
+        let readable = vec![path.clone(), PathBuf::from(&libraries)];
         let version = ask(&path, &["--version"])?;
-        let rustc = Rustc { path, readable, version, sandbox: Sandbox::new(policy)? };
+        let rustc = Rustc { path, libraries, readable, version, sandbox: Sandbox::new(policy)? };
         rustc.try_out()?;
         Ok(rustc)
     }
@@ -77,9 +85,8 @@ impl Rustc {
             return Ok(());
         }
         let output = String::from_utf8_lossy(&finished.output);
-        let line = output.lines().next().unwrap_or("it said nothing");
-        let why = format!("`{}` fails inside the sandbox: {line}", self.path.display());
-        Err(Error::NoRustc { why })
+        let line = output.lines().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        Err(Error::RustcFails { path: self.path.clone(), why: line.to_owned() })
     }
 
     pub(super) fn version(&self) -> &str {
@@ -108,6 +115,7 @@ impl Rustc {
         self.sandbox.run(&Program {
             path: &self.path,
             args: ARGUMENTS,
+            environment: &[("LD_LIBRARY_PATH", &self.libraries)],
             stdin: program.as_bytes(),
             readable: &self.readable,
         })

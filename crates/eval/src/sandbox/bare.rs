@@ -2,7 +2,7 @@
 //! killed at the end.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ pub(super) fn run(limits: &Limits, program: &Program<'_>) -> Result<Finished, Er
     command
         .args(program.args)
         .env_clear()
+        .envs(program.environment.iter().copied())
         .current_dir(folder.path())
         .stdin(input(program.stdin).map_err(fail)?)
         .stdout(writer.try_clone().map_err(fail)?)
@@ -34,12 +35,12 @@ pub(super) fn run(limits: &Limits, program: &Program<'_>) -> Result<Finished, Er
     watch(child, Capture::new(reader.into(), limits.output_bytes), limits).map_err(fail)
 }
 
-/// A file to read standard input from: a pipe could fill up while nobody reads.
+/// A file to read standard input from: a pipe could fill up while nobody reads. It has no name any
+/// more and cannot be written to.
 pub(super) fn input(bytes: &[u8]) -> io::Result<File> {
-    let mut file = tempfile::tempfile()?;
+    let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(file)
+    File::open(file.path())
 }
 
 #[allow(unsafe_code)]

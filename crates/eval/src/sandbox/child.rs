@@ -45,15 +45,30 @@ pub(super) struct Job {
     pub(super) output: RawFd,
     /// Where reports go, see [`Report`].
     pub(super) report: RawFd,
+    /// These three in rising order.
+    pub(super) kept: [RawFd; 3],
 }
 
-/// A program with its arguments.
+/// A program with its arguments and its environment.
 pub(super) struct Exec {
     pub(super) path: CString,
-    /// Kept for `pointers`.
-    pub(super) _args: Vec<CString>,
-    /// To each argument, then null.
-    pub(super) pointers: Vec<*const c_char>,
+    pub(super) arguments: Strings,
+    pub(super) environment: Strings,
+}
+
+/// Texts as `execve` takes them.
+pub(super) struct Strings {
+    /// What the pointers point to.
+    _texts: Vec<CString>,
+    /// To each text, then null.
+    pointers: Vec<*const c_char>,
+}
+
+impl Strings {
+    pub(super) fn new(texts: Vec<CString>) -> Self {
+        let pointers = texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
+        Self { _texts: texts, pointers }
+    }
 }
 
 /// The parts of the isolation, as they are named when the system refuses one.
@@ -166,6 +181,9 @@ unsafe fn isolate(job: &Job) -> Outcome {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         // No controlling terminal: its signals and its input are not for foreign programs.
         libc::setsid();
+        // No keys of the kernel's keyring either; where there is none, there is nothing to leave.
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<c_char>());
+        close_others(job);
         let proc =
             libc::open(c"/proc".as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
         // The first to go where memory runs out; where it cannot be said, nothing is lost.
@@ -185,6 +203,18 @@ unsafe fn isolate(job: &Job) -> Outcome {
         // This copy of the parent's memory is not for the program to look into.
         checked(Step::User, libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).into())
     }
+}
+
+/// Closes every file but those of this run: another run of this process may wait for the end of one.
+unsafe fn close_others(job: &Job) {
+    let mut from = 3;
+    for kept in job.kept {
+        // SAFETY: takes numbers alone; an empty range is refused, and that is all.
+        unsafe { libc::syscall(libc::SYS_close_range, from, kept - 1, 0) };
+        from = kept + 1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, from, c_int::MAX, 0) };
 }
 
 unsafe fn new_root(job: &Job) -> Outcome {
@@ -336,7 +366,7 @@ unsafe fn put(folder: RawFd, path: &CStr, text: &CStr) -> bool {
 }
 
 unsafe fn become_program(job: &Job) -> Outcome {
-    // SAFETY: plain system calls on live memory; the pointers of `exec` end with null.
+    // SAFETY: plain system calls on live memory; the lists of `exec` end with null.
     unsafe {
         for (from, to) in [(job.stdin, 0), (job.output, 1), (job.output, 2)] {
             checked(Step::Exec, libc::dup2(from, to).into())?;
@@ -359,8 +389,8 @@ unsafe fn become_program(job: &Job) -> Outcome {
             Step::Exec,
             libc::syscall(libc::SYS_close_range, 3, c_long::from(u32::MAX), cloexec),
         )?;
-        let environment = [ptr::null::<c_char>()];
-        libc::execve(exec.path.as_ptr(), exec.pointers.as_ptr(), environment.as_ptr());
+        let (arguments, environment) = (&exec.arguments.pointers, &exec.environment.pointers);
+        libc::execve(exec.path.as_ptr(), arguments.as_ptr(), environment.as_ptr());
         Err((Step::Exec, errno()))
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::bare::{ending_of, input};
 use super::capture::{Capture, remaining};
-use super::child::{Exec, Job, NAMESPACES, NOBODY, Report, Step, clone_process, init};
+use super::child::{Exec, Job, NAMESPACES, NOBODY, Report, Step, Strings, clone_process, init};
 use super::view::View;
 use super::{Ending, Finished, Limits, Program};
 use crate::Error;
@@ -78,10 +78,14 @@ fn execute(limits: &Limits, program: Option<&Program<'_>>) -> Result<Finished, E
     let (reader, output) = io::pipe().map_err(failed)?;
     let (report_reader, report) = io::pipe().map_err(failed)?;
     let (output, report) = (OwnedFd::from(output), OwnedFd::from(report));
+    let fds = [stdin.as_raw_fd(), output.as_raw_fd(), report.as_raw_fd()];
+    let mut kept = fds;
+    kept.sort_unstable();
     let job = Job {
-        stdin: stdin.as_raw_fd(),
-        output: output.as_raw_fd(),
-        report: report.as_raw_fd(),
+        stdin: fds[0],
+        output: fds[1],
+        report: fds[2],
+        kept,
         ..job(limits, program, root.path()).map_err(failed)?
     };
     // SAFETY: the child goes into `init`, which makes system calls alone and never returns.
@@ -119,17 +123,20 @@ fn job(limits: &Limits, program: Option<&Program<'_>>, root: &Path) -> io::Resul
         stdin: -1,
         output: -1,
         report: -1,
+        kept: [-1; 3],
     })
 }
 
 fn exec(program: &Program<'_>) -> io::Result<Exec> {
     let path = CString::new(program.path.as_os_str().as_bytes())?;
-    let mut args = vec![path.clone()];
+    let mut arguments = vec![path.clone()];
     for argument in program.args {
-        args.push(CString::new(*argument)?);
+        arguments.push(CString::new(*argument)?);
     }
-    let pointers = args.iter().map(|arg| arg.as_ptr()).chain([ptr::null()]).collect();
-    Ok(Exec { path, _args: args, pointers })
+    let pair = |(name, value): &(&str, &str)| CString::new(format!("{name}={value}"));
+    let environment = program.environment.iter().map(pair).collect::<Result<_, _>>()?;
+    let (arguments, environment) = (Strings::new(arguments), Strings::new(environment));
+    Ok(Exec { path, arguments, environment })
 }
 
 /// The init of a run; killed with all its namespace, and reaped, whatever happens here.

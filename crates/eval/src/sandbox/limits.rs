@@ -30,7 +30,7 @@ impl Default for Limits {
             file_bytes: 16 << 20,
             disk_bytes: 64 << 20,
             files: 64,
-            processes: 32,
+            processes: 16,
             output_bytes: 256 << 10,
         }
     }

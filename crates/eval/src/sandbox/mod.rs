@@ -10,7 +10,7 @@
 //! - a non-zero user id without any capability in a user namespace (who starts as root becomes
 //!   `nobody` before), which also makes the limit on processes count these processes alone;
 //! - limits on processor time, memory, file size, open files, processes and the wall clock; output
-//!   is kept up to a bound; the environment is empty and no file is inherited.
+//!   is kept up to a bound; the environment is what the caller says and no file is inherited.
 //!
 //! [`Sandbox::new`] tries each of these once, the limit on processes by running into it, and a
 //! refusal is [`Error::Unavailable`] with its name. With `allow_unsandboxed` the refusal is logged
@@ -55,6 +55,8 @@ pub struct Program<'a> {
     pub path: &'a Path,
     /// Its arguments, without its name.
     pub args: &'a [&'a str],
+    /// Its environment: nothing but this.
+    pub environment: &'a [(&'a str, &'a str)],
     /// What it reads from standard input.
     pub stdin: &'a [u8],
     /// Folders and files it may read, absolute, besides shared libraries; they keep their paths.

@@ -235,6 +235,8 @@ fn find_open_files() {
         let open = |fd: &i32| unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0;
         let found: Vec<i32> = (3..1024).filter(open).collect();
         assert!(found.is_empty(), "{found:?}");
+        // SAFETY: a live byte; the call is to fail.
+        assert_eq!(unsafe { libc::write(0, c"x".as_ptr().cast(), 1) }, -1, "stdin can be written");
     }
 }
 

@@ -42,8 +42,13 @@ fn attack(sandbox: &Sandbox, name: &str, stdin: &str) -> Finished {
     let name = format!("attacks::{name}");
     let args = ["--exact", &name, "--ignored", "--nocapture", "--test-threads=1"];
     let readable = [path.clone()];
-    let program =
-        Program { path: &path, args: &args, stdin: stdin.as_bytes(), readable: &readable };
+    let program = Program {
+        path: &path,
+        args: &args,
+        environment: &[],
+        stdin: stdin.as_bytes(),
+        readable: &readable,
+    };
     sandbox.run(&program).unwrap()
 }
 

@@ -101,7 +101,7 @@ fn output_is_kept_up_to_its_bound() {
 fn a_program_that_is_not_there_is_an_error() {
     let Some(sandbox) = sandbox(limits()) else { return };
     let path = PathBuf::from("/usr/lib/no-such-program");
-    let program = Program { path: &path, args: &[], stdin: &[], readable: &[] };
+    let program = Program { path: &path, args: &[], environment: &[], stdin: &[], readable: &[] };
     assert!(matches!(sandbox.run(&program), Err(Error::Sandbox { .. })));
 }
 
@@ -185,7 +185,8 @@ fn unsandboxed_programs_still_have_limits() {
         let sandbox = Sandbox::new(&policy).unwrap();
         assert!(!sandbox.isolated());
         let args = ["-c", script];
-        let program = Program { path: &shell, args: &args, stdin: b"in", readable: &[] };
+        let program =
+            Program { path: &shell, args: &args, environment: &[], stdin: b"in", readable: &[] };
         sandbox.run(&program).unwrap()
     };
     let finished = run(limits(), "read x; echo $x $HOME; ls; exit 3");
