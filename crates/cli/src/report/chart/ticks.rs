@@ -121,10 +121,12 @@ fn short(value: f64, step: f64) -> String {
 
 /// Without zeros at the end of a fraction.
 fn trimmed(text: String) -> String {
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
-        false => text,
-    }
+    let short = match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => &text,
+    };
+    // What rounds to zero has no sign.
+    if short == "-0" { "0".into() } else { short.into() }
 }
 
 /// `2.5e-4`, with no more digits than the step needs.
@@ -219,7 +221,7 @@ mod tests {
         let texts = numbers.map(|number| shown(Unit::Number, number));
         assert_eq!(texts, ["2.35", "1.23k", "88.6k", "0.00123", "3e-4", "0", "-12.3", "5.15M"]);
         assert_eq!(shown(Unit::Bytes, 56_203_673.6), "53.6 MiB");
-        assert_eq!(shown(Unit::Share, 0.125), "12.5 %");
+        assert_eq!([shown(Unit::Share, 0.125), shown(Unit::Share, -1e-18)], ["12.5 %", "0 %"]);
         assert_eq!(shown(Unit::Number, f64::NAN), "not finite");
     }
 }
