@@ -71,6 +71,16 @@ pub enum Reason {
         /// That document's name.
         of: String,
     },
+    /// As good as the text of a held-out document, see [`drop_near_duplicates`](crate::drop_near_duplicates).
+    NearDuplicate {
+        /// That document's name.
+        of: String,
+    },
+    /// Shares a passage with a text it will be judged by, see [`drop_contaminated`](crate::drop_contaminated).
+    Contaminated {
+        /// The file with that text.
+        by: String,
+    },
     /// Neither a file nor a folder.
     Special,
     /// The system refused to read it.
@@ -103,6 +113,8 @@ impl Reason {
             Self::Minified => "minified",
             Self::Empty => "empty",
             Self::Duplicate { .. } => "duplicate",
+            Self::NearDuplicate { .. } => "near-duplicate of held-out text",
+            Self::Contaminated { .. } => "shares 13 words with a test",
             Self::Special => "not a plain file",
             Self::Unreadable { .. } => "unreadable",
             Self::BadRows { .. } => "broken rows",
@@ -134,6 +146,8 @@ impl fmt::Display for Reason {
             Self::NotUtf8 { offset } => write!(f, "{label} at byte {offset}"),
             Self::TooLarge { limit_bytes } => write!(f, "{label}: over {limit_bytes} bytes"),
             Self::Duplicate { of } => write!(f, "{label} of {of}"),
+            Self::NearDuplicate { of } => write!(f, "near-duplicate of held-out {of}"),
+            Self::Contaminated { by } => write!(f, "shares 13 words in a row with {by}"),
             Self::Unreadable { what } | Self::BadRows { what } => write!(f, "{label}: {what}"),
             _ => f.write_str(label),
         }

@@ -100,6 +100,24 @@ pub enum Error {
         /// How many documents it has.
         documents: usize,
     },
+    /// A file to compare training text with that cannot be compared with.
+    #[error("cannot compare the training text with `{}`: {what}", path.display())]
+    Reference {
+        /// The file.
+        path: PathBuf,
+        /// Expected, then got.
+        what: String,
+    },
+    /// Hardly anything to train on shares no passage with the named files.
+    #[error(
+        "{dropped} of {documents} training documents share 13 words in a row with a file of `data.contamination`, and too little text is left\n  hint: a document leaves as a whole; cut long ones into several, or name other files"
+    )]
+    AllContaminated {
+        /// Documents with such a passage.
+        dropped: usize,
+        /// Documents of the training side.
+        documents: usize,
+    },
     /// A number outside its range.
     #[error("`{key}`: expected {expected}, got {got}")]
     Range {

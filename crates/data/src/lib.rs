@@ -37,12 +37,15 @@
 
 mod batch;
 mod collect;
+mod contamination;
 mod corpus;
 mod dataset;
 mod error;
 mod feed;
 mod jsonl;
 mod loader;
+mod minhash;
+mod near;
 mod permute;
 mod prepare;
 mod rules;
@@ -52,14 +55,17 @@ mod split;
 mod tokenizer;
 mod validation;
 mod walk;
+mod words;
 
 pub use batch::Batch;
 pub use collect::{CollectOptions, collect, collect_all};
+pub use contamination::drop_contaminated;
 pub use corpus::{Corpus, Document, Reason, Skipped, Summary, Tally};
 pub use dataset::{Dataset, Manifest, SideEntry, SplitEntry, TokenizerEntry};
 pub use error::Error;
 pub use feed::Feed;
 pub use loader::{Cursor, Loader, LoaderConfig};
+pub use near::drop_near_duplicates;
 pub use prepare::{SplitRule, prepare};
 pub use shard::Shard;
 pub use split::{LEAST_BYTES, Piece, Split, split};

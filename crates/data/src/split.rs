@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Corpus, Error};
+use crate::{Corpus, Error, Reason, Skipped};
 
 /// The least text that can be split and still says something, in bytes.
 pub const LEAST_BYTES: u64 = 2048;
@@ -83,6 +83,40 @@ fn by_group(corpus: &Corpus, salt: &str, ratio: f64) -> Result<Split, Error> {
         side.push(Piece { document: index, range: 0..document.text.len() });
     }
     Ok(split)
+}
+
+/// Documents that leave the corpus after the split, and why.
+pub(crate) type Leaving = BTreeMap<usize, Reason>;
+
+/// Takes documents out of the corpus and of both sides; the others keep their order.
+pub(crate) fn leave(corpus: &mut Corpus, split: &mut Split, mut leaving: Leaving) {
+    if leaving.is_empty() {
+        return;
+    }
+    let mut moved = Vec::with_capacity(corpus.documents.len());
+    let mut stay = Vec::with_capacity(corpus.documents.len() - leaving.len());
+    for (index, document) in std::mem::take(&mut corpus.documents).into_iter().enumerate() {
+        let Some(reason) = leaving.remove(&index) else {
+            moved.push(Some(stay.len()));
+            stay.push(document);
+            continue;
+        };
+        moved.push(None);
+        let bytes = document.text.len() as u64;
+        corpus.bytes -= bytes;
+        tracing::debug!(name = %document.name, %reason, "left out");
+        corpus.skipped.push(Skipped { name: document.name, reason, bytes });
+    }
+    corpus.documents = stay;
+    for side in [&mut split.train, &mut split.val] {
+        side.retain_mut(|piece| match moved[piece.document] {
+            Some(index) => {
+                piece.document = index;
+                true
+            }
+            None => false,
+        });
+    }
 }
 
 /// The first eight bytes of `sha256(salt || group)`, big-endian.

@@ -81,6 +81,10 @@ pub struct DataConfig {
     pub max_file_bytes: Bytes,
     /// More text than this in all is an error.
     pub max_total_bytes: Bytes,
+    /// Whether training text that is nearly the same as held-out text is left out.
+    pub near_duplicates: bool,
+    /// Files of tests to come: training text that shares 13 words in a row with one is left out.
+    pub contamination: Vec<PathBuf>,
 }
 
 impl Default for DataConfig {
@@ -94,6 +98,8 @@ impl Default for DataConfig {
             vocab: None,
             max_file_bytes: Bytes(1 << 20),
             max_total_bytes: Bytes(512 << 20),
+            near_duplicates: true,
+            contamination: Vec::new(),
         }
     }
 }

@@ -115,6 +115,10 @@ pub fn train(config: &Config, dir: &Path, cx: Context<'_>) -> Result<Outcome, Er
     // The run may be resumed from another folder.
     let absolute = source.canonicalize();
     config.data.path = Some(absolute.map_err(|_| smidgen_data::Error::Missing { path: source })?);
+    for file in &mut config.data.contamination {
+        // One that is not there is named when it is read.
+        *file = file.canonicalize().unwrap_or_else(|_| std::mem::take(file));
+    }
     let run = RunDir::create(cx.files.clone(), dir, &config::to_text(&config)?)?;
     let prepared = prepare(&config, &run, cx.machine, cx.progress);
     let (plan, dataset) = match prepared {

@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use smidgen_data::{CollectOptions, Corpus, Dataset, Split, SplitRule, Tokenizer, collect, split};
+use smidgen_data::{
+    CollectOptions, Corpus, Dataset, Split, SplitRule, Tokenizer, collect, drop_contaminated,
+    drop_near_duplicates, split,
+};
 use smidgen_store::{RunDir, sha256_bytes};
+use smidgen_tensor::available_threads;
 
 use crate::{Config, Error, Event, Facts, Machine, Progress, TokenFacts};
 
@@ -28,9 +32,10 @@ impl Scan {
             include: config.data.include.clone(),
             exclude: exclude.map(PathBuf::from).into_iter().collect(),
         };
-        let corpus = collect(path, &options)?;
+        let mut corpus = collect(path, &options)?;
         let rule = SplitRule { salt: config.data.salt.clone(), ratio: config.data.val_ratio };
-        let split = split(&corpus, &rule.salt, rule.ratio)?;
+        let mut split = split(&corpus, &rule.salt, rule.ratio)?;
+        keep_apart(config, &mut corpus, &mut split)?;
         let scan = Scan { corpus, split, rule };
         let (train_bytes, val_bytes) = scan.bytes();
         let summary = scan.corpus.summary();
@@ -85,6 +90,18 @@ impl Scan {
         let dataset = smidgen_data::prepare(files, dir, corpus, split, rule, &tokenizer, threads)?;
         Ok(dataset)
     }
+}
+
+/// Takes out of the training side what would make the held-out side, or a test to come, look easy.
+fn keep_apart(config: &Config, corpus: &mut Corpus, split: &mut Split) -> Result<(), Error> {
+    // The configuration is judged later: a wrong number must not become that many threads here.
+    let most = available_threads();
+    let threads = config.threads.unwrap_or(most).clamp(1, most);
+    drop_contaminated(corpus, split, &config.data.contamination, threads)?;
+    if config.data.near_duplicates {
+        drop_near_duplicates(corpus, split, threads)?;
+    }
+    Ok(())
 }
 
 /// What plans depend on, from a run's own data.

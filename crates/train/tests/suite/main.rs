@@ -1,5 +1,6 @@
 //! Whole runs on small text: resuming, failing disks, options, other objectives.
 
+mod apart;
 mod common;
 mod compiling;
 mod configs;
