@@ -3,7 +3,8 @@
 //! Step i of N trains at `low (high / low)^(i / (N - 1))`. The loss is smoothed by an average that keeps
 //! 0.98, its bias corrected; the test ends early where that is over four times its best, or no number.
 //! Of the curve, two rates are offered: where the smoothed loss falls most steeply over the logarithm
-//! of the rate, and a tenth of where it is lowest.
+//! of the rate, and a tenth of where it is lowest. A smoothed loss comes down late, and a rule with its
+//! own scale hardly diverges, so the second can lie far too high: the lower of the two is suggested.
 //! Source: Smith, Cyclical Learning Rates (arXiv 1506.01186). Every group keeps its share of the rate.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -85,12 +86,13 @@ pub struct LrCurve {
 }
 
 impl LrCurve {
-    /// The rate to train with: a tenth of the best.
+    /// The rate to train with: the lower of the two.
     ///
     /// # Errors
     /// [`Error::NoRate`] where the loss did not fall at any rate.
     pub fn suggestion(&self) -> Result<f64, Error> {
-        self.tenth_of_best.ok_or(Error::NoRate { tried: self.points.len() })
+        let both = [self.steepest, self.tenth_of_best].into_iter().flatten();
+        both.reduce(f64::min).ok_or(Error::NoRate { tried: self.points.len() })
     }
 
     /// The point of the lowest smoothed loss.
@@ -107,7 +109,9 @@ impl LrCurve {
             let (a, b) = (&self.points[from], &self.points[to]);
             (b.smoothed - a.smoothed) / (b.lr / a.lr).ln()
         };
-        let steepest = (1..=end).min_by(|a, b| slope(*a).total_cmp(&slope(*b)));
+        // Near the ends a slope is taken over fewer points, and single batches would win.
+        let reach = if end >= 2 * SLOPE_REACH { SLOPE_REACH } else { 0 };
+        let steepest = (reach..=end - reach).min_by(|a, b| slope(*a).total_cmp(&slope(*b)));
         self.steepest = steepest.filter(|at| slope(*at) < 0.0).map(|at| self.points[at].lr);
     }
 }
@@ -194,8 +198,10 @@ mod tests {
     #[test]
     fn the_suggestions_are_a_tenth_of_the_best_and_the_steepest_fall() {
         let found = curve(&[4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 3.9, 2.0, 1.9, 1.8, 9.0]);
-        assert!((found.suggestion().unwrap() / 1e3 - 1.0).abs() < 1e-12, "{found:?}");
-        assert!((1e0..=1e3).contains(&found.steepest.unwrap()), "{found:?}");
+        assert!((found.tenth_of_best.unwrap() / 1e3 - 1.0).abs() < 1e-12, "{found:?}");
+        let steepest = found.steepest.unwrap();
+        assert!((1e0..1e3).contains(&steepest), "{found:?}");
+        assert_eq!(found.suggestion().unwrap(), steepest);
         assert_eq!(found.best().unwrap().smoothed, 1.8);
     }
 

@@ -110,17 +110,17 @@ fn chart(curve: &LrCurve) -> Chart {
 
 fn text(curve: &LrCurve, args: &Args, picture: Option<&Path>) -> String {
     let mut text = format!("\n{}", table(curve));
-    let found = match (curve.tenth_of_best, curve.steepest) {
-        (Some(tenth), steepest) => {
-            let steepest = steepest.map_or("nowhere".into(), |lr| format!("at {lr:.2e}"));
+    let found = match (curve.tenth_of_best, curve.suggestion()) {
+        (Some(tenth), Ok(lower)) => {
+            let steepest = curve.steepest.map_or("nowhere".into(), |lr| format!("at {lr:.2e}"));
             let ends = if curve.diverged { "it diverged at the end" } else { "it did not diverge" };
             format!(
                 "\nThe loss falls most steeply {steepest}; a tenth of the best rate is {tenth:.2e}; {ends}.\
-                 \n\nNext:\n  smidgen train {} --lr {tenth:.1e}",
+                 \n\nNext:\n  smidgen train {} --lr {lower:.1e} --set schedule.kind=one-cycle",
                 super::train::shown(&args.source)
             )
         }
-        (None, _) => "\nThe loss fell at none of these rates.".into(),
+        _ => "\nThe loss fell at none of these rates.".into(),
     };
     text.push_str(&found);
     if let Some(path) = picture {
