@@ -61,6 +61,7 @@ mod watch;
 
 pub use alarms::{Kind, Watched};
 pub use checkpoint::{CURSOR, EMA, MODEL, STATE};
+pub use compiling::{CompileOptions, compile_rate, held_out_texts};
 pub use config::{Config, DataConfig, ModelConfig, Precision, Rate, TrainConfig};
 pub use error::Error;
 pub use export::{Export, Exported, export_folder, export_gguf};

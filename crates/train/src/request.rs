@@ -16,8 +16,17 @@ use crate::plan::settle;
 use crate::source::Scan;
 use crate::{Config, Error, Machine, Outcome, Silent, Status, resolve};
 
-/// Keys that change nothing of what comes out. Where text and model lie are two: their content counts.
-const IDLE_KEYS: [&str; 5] = ["threads", "memory", "data.path", "model.init", "track.tensorboard"];
+/// Keys that change nothing of what comes out. Of text and model the content counts, not where they
+/// lie, nor by what rule some of the text was left out.
+const IDLE_KEYS: [&str; 7] = [
+    "threads",
+    "memory",
+    "data.path",
+    "data.near_duplicates",
+    "data.contamination",
+    "model.init",
+    "track.tensorboard",
+];
 
 /// A run as it was asked for.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
+use smidgen_codec::Ledger;
+use smidgen_eval::Error as Refused;
 use smidgen_eval::compile::CompileTask;
 use smidgen_eval::sandbox::SandboxPolicy;
-use smidgen_store::Disk;
-use smidgen_train::Error;
+use smidgen_store::{Disk, RunView, Which};
+use smidgen_tensor::Device;
+use smidgen_train::{CompileOptions, Error, Weights, compile_rate, held_out_texts, open_model};
 
 use crate::common::{Place, Watch, tensors};
 
@@ -18,9 +21,13 @@ const SETS: [&str; 3] =
 fn rust() -> Option<Place> {
     let function = "pub fn double(a: u32) -> u32 {\n    2 * a\n}\n";
     let policy = SandboxPolicy::default();
-    if let Err(error) = CompileTask::new([function].into_iter(), 1, 0, &policy) {
-        eprintln!("skipped: {error}");
-        return None;
+    match CompileTask::new([function].into_iter(), 1, 0, &policy) {
+        Ok(_) => {}
+        Err(error @ (Refused::Unavailable { .. } | Refused::NoRustc { .. })) => {
+            eprintln!("skipped: {error}");
+            return None;
+        }
+        Err(error) => panic!("{error}"),
     }
     let place = Place::new();
     for i in 0..12 {
@@ -51,6 +58,33 @@ fn completions_are_compiled_at_every_validation_and_change_nothing() {
     assert!(tensors(&place.run("run"), 8) == tensors(&place.run("without"), 8));
     place.until("parts", &SETS, 3);
     assert_eq!(place.resume("parts").compile, Some(rate));
+}
+
+#[test]
+fn the_rate_of_a_finished_run_is_that_of_its_last_validation() {
+    let Some(place) = rust() else { return };
+    let outcome = place.train("run", &SETS);
+    let run = RunView::open(&place.run("run")).unwrap();
+    let device = Device::cpu(Ledger::new(), 1);
+    let model = open_model(&run, Which::Step(8), Weights::Trained, &device).unwrap();
+    let config = place.config(&SETS);
+    let options = CompileOptions {
+        samples: 3,
+        tokens: 12,
+        temperature: config.validate.temperature as f32,
+        seed: 7,
+        policy: SandboxPolicy::default(),
+    };
+    let texts = held_out_texts(&run).unwrap();
+    let report = compile_rate(&device, &model, &texts, &options).unwrap();
+    let last = outcome.compile.unwrap();
+    assert_eq!(
+        (report.samples, report.parsed, report.compiled),
+        (3, last.parsed as usize, last.compiled as usize)
+    );
+    assert_eq!(report.failures.values().sum::<usize>() + report.compiled, 3);
+    let fewer = CompileOptions { samples: 2, ..options };
+    assert_eq!(compile_rate(&device, &model, &texts, &fewer).unwrap().samples, 2);
 }
 
 #[test]
