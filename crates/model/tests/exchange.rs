@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use smidgen_codec::{Format, Ledger, Packed, Rng, Rounding, Stream};
 use smidgen_model::exchange::{
     FAMILIES, ModelKind, ModelSource, config_of, metadata_of, spec_of_config, write_gguf,
@@ -297,4 +298,44 @@ fn damaged_llama2c_files_are_refused() {
     let huge = [1 << 28, 1 << 28, 1 << 28, 2, 1, 1 << 28, 1 << 20];
     assert!(open(&header(huge)).contains("as its header says"));
     assert!(open(&[b"24ka", &[0u8; 252][..]].concat()).contains("a later version"));
+}
+
+/// Opens what is there, and fills a decoder with it where it is accepted.
+fn try_all(path: &Path) {
+    if let Ok(source) = ModelSource::open(path)
+        && source.spec().context < 1 << 16
+    {
+        let mut params = Params::new();
+        Decoder::new(&device(), source.spec().clone(), &mut params).unwrap();
+        source.load(&device(), &mut params).unwrap();
+    }
+}
+
+proptest! {
+    /// Damage anywhere in a folder, a GGUF file or a llama2.c file is an error or another model,
+    /// never a panic.
+    #[test]
+    fn no_damage_panics(
+        which in 0usize..4,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..4),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (decoder, params) = model(Spec::new(9, 8, 1, 2, 4, 4));
+        save_folder(dir.path(), &decoder, &params, &Format::F32);
+        save_gguf(&dir.path().join("m.gguf"), &decoder, &params, &Format::F16);
+        let header: [i32; 7] = [8, 4, 1, 2, 2, 9, 4];
+        let mut bin = header.map(i32::to_le_bytes).concat();
+        bin.resize(28 + 4 * (9 * 8 + 8 * 2 + 4 * 64 + 3 * 32 + 8 + 16), 0);
+        fs::write(dir.path().join("m.bin"), bin).unwrap();
+        let name = ["config.json", "model.safetensors", "m.gguf", "m.bin"][which];
+        let path = dir.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        for (at, value, how) in changes {
+            // Most of what matters is at the beginning.
+            let at = at.index(bytes.len().min(if how == 2 { 40 } else { bytes.len() }));
+            bytes[at] = if how == 0 { bytes[at] ^ 1 << (value % 8) } else { value };
+        }
+        fs::write(&path, bytes).unwrap();
+        try_all(if which < 2 { dir.path() } else { &path });
+    }
 }
