@@ -126,7 +126,7 @@ fn a_person_reads_the_whole_story_and_what_to_type_next() {
         "plan",
         "step 1/10",
         "validation loss",
-        "Sample:",
+        "Sample after",
         "bits per byte",
         "Next:",
         "generate run --prompt",
