@@ -143,7 +143,11 @@ pub(crate) fn outcome(outcome: &Outcome) -> String {
     let (steps, tokens) = (count(outcome.steps), count(outcome.tokens));
     row("trained", format!("{steps} steps, {tokens} tokens in {}", clock(outcome.seconds)));
     if outcome.stopped_early {
-        row("", format!("stopped early; the result is step {}", count(outcome.result_step)));
+        row("", "stopped early: validations no longer improved".into());
+    }
+    // Outcomes of earlier versions name no result.
+    if (1..outcome.steps).contains(&outcome.result_step) {
+        row("result", format!("the weights of step {}", count(outcome.result_step)));
     }
     row("validation", format!("{} bits per byte, loss {loss}", bpb(outcome.val_bpb)));
     if outcome.ema_loss.is_some() {
