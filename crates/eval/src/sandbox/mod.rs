@@ -16,12 +16,18 @@
 //! refusal is [`Error::Unavailable`] with its name. With `allow_unsandboxed` the refusal is logged
 //! and only limits, clock, an empty folder and the killing of the process group are left.
 //!
-//! It does not protect from a hole in the kernel (the whole system-call table is within reach), and
-//! not from being slowed down. Memory is limited per process: as many processes as may run can
-//! take that much each, so the first candidate of the system's out-of-memory killer is the program
-//! (its score says so), and who needs a hard sum runs smidgen in a memory cgroup. What the library
-//! folders hold is readable. Time is measurable. A process that escapes the process group outlives
-//! an unsandboxed run.
+//! It does not protect from
+//!
+//! - a hole in the kernel: the whole table of system calls is within reach, as for any program;
+//! - a lack of memory: the limit is per process, so all processes together may take
+//!   `processes * memory_bytes`, and nameless files in memory (`memfd_create`) count against the
+//!   limits on files alone. The program's out-of-memory score makes it the first to be killed, its
+//!   clock runs out, and who needs a hard sum runs smidgen in a memory cgroup;
+//! - being slowed down, or timed: processor time is limited per process, too;
+//! - reading what the library folders and the toolchain hold;
+//! - somebody who can change the compiler or this program: those are trusted.
+//!
+//! Unsandboxed, a process that leaves the process group outlives the run.
 
 mod bare;
 mod capture;

@@ -55,6 +55,30 @@ fn prompts_are_functions_that_stand_for_themselves() {
     assert!(matches!(own, Err(Error::NoPrompts { functions: 1 })));
 }
 
+/// The variable is set in a process of its own.
+#[test]
+fn a_compiler_that_is_not_there_is_named() {
+    let mut command = std::process::Command::new(super::this_program());
+    command.args(["--exact", "compiling::without_a_compiler", "--ignored"]);
+    let output = command.env("RUSTC", "/no/such/rustc").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+#[ignore = "runs where RUSTC names nothing"]
+fn without_a_compiler() {
+    if std::env::var_os("RUSTC").is_none_or(|name| name != "/no/such/rustc") {
+        return;
+    }
+    let policy = SandboxPolicy::default();
+    let error = CompileTask::new([HELD_OUT].into_iter(), 8, 1, &policy).unwrap_err();
+    assert!(matches!(error, Error::NoRustc { .. }), "{error}");
+    assert!(
+        error.to_string().contains("`/no/such/rustc --print sysroot`: No such file"),
+        "{error}"
+    );
+}
+
 #[test]
 fn completions_fail_by_class() {
     let Some(task) = task(Limits::default()) else { return };
