@@ -9,10 +9,10 @@ use smidgen_data::{GgufVocab, Tokenizer};
 use smidgen_store::{GgufFile, GgufValue};
 
 /// A file of the test data, which lies beside the repository; says where it is not.
+#[allow(clippy::print_stderr)]
 fn data(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
     if !path.exists() {
-        #[allow(clippy::print_stderr)] // A skipped test says so.
         eprintln!("skipped: no test data `{name}`");
         return None;
     }

@@ -51,7 +51,8 @@ impl Llama2c {
         );
         let spec = Spec { kv_heads: size(kv_heads), tied: vocab > 0, ..plain };
         let sound = spec.validate();
-        sound.map_err(|error| corrupt(path, "a GGUF or llama2.c file".into(), error.to_string()))?;
+        sound
+            .map_err(|error| corrupt(path, "a GGUF or llama2.c file".into(), error.to_string()))?;
         let expected = HEADER_BYTES as u128 + 4 * (weights(&spec) + tables(&spec));
         if expected != u128::from(length) || spec.heads * spec.head_dim != spec.width {
             let expected = format!("{expected} bytes, as its header says");
