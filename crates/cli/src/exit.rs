@@ -85,6 +85,7 @@ fn known(cause: &(dyn StdError + 'static)) -> Option<u8> {
 
 fn train(error: &Train) -> u8 {
     match error {
+        refusal if refusal.is_refusal() => OVER_BUDGET,
         Train::Store(error) => store(error),
         Train::Data(error) => data(error),
         Train::Model(error) => model(error),
@@ -100,7 +101,7 @@ fn train(error: &Train) -> u8 {
         | Train::NoEma { .. }
         | Train::NotAModel { .. }
         | Train::NoTokenizer { .. } => UNREADABLE,
-        Train::OverBudget { .. } => OVER_BUDGET,
+        Train::OverBudget { .. } | Train::NoRelief { .. } => OVER_BUDGET,
         _ => FAILED,
     }
 }
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_code_however_deep_it_lies() {
-        let over = Train::OverBudget { needed_bytes: 2, limit_bytes: 1 };
+        let over = Train::OverBudget { needed_bytes: 2, limit_bytes: 1, hint: String::new() };
         let cases: Vec<(anyhow::Error, u8)> = vec![
             (anyhow::anyhow!("whatever"), FAILED),
             (Fault::usage("x").into(), USAGE),

@@ -41,7 +41,7 @@ fn configurations_that_cannot_be() {
         ("train.grad=streaming", 2, "`train.grad`"),
         ("train.clip=global", 2, "excludes `clip = \"global\"`"),
         ("data.val_ratio=1.5", 2, "val_ratio`: expected a share between 0 and 1"),
-        ("memory=1KiB", 4, "expected a plan of at most 1 KiB"),
+        ("memory=1KiB", 4, "which the smallest plan needs, got 1 KiB"),
         ("optim.rest.lr=1e-3", 2, "`optim`: expected `train.lr` for the automatic groups"),
     ] {
         let mut sets = vec!["--set", set];

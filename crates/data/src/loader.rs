@@ -152,6 +152,11 @@ impl Loader {
         (self.config.rows * self.config.context) as u64 * self.config.micro_batches as u64
     }
 
+    /// The data.
+    pub fn shard(&self) -> &Arc<Shard> {
+        &self.shard
+    }
+
     /// The settings.
     pub fn config(&self) -> &LoaderConfig {
         &self.config

@@ -67,6 +67,11 @@ impl ValSet {
         batch
     }
 
+    /// The data.
+    pub fn shard(&self) -> &Arc<Shard> {
+        &self.shard
+    }
+
     /// How many batches there are.
     pub fn batches(&self) -> u64 {
         self.windows.div_ceil(self.rows as u64)

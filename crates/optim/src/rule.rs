@@ -112,15 +112,22 @@ impl Slot {
         let layout = format.layout(spec.shape);
         let bytes = pool.zeroed(Tag::State, layout.code_bytes())?;
         let header = vec![0; layout.header_bytes];
-        let mut data = Packed::from_parts(format.clone(), spec.shape, header, bytes)?;
+        let data = Packed::from_parts(format.clone(), spec.shape, header, bytes)?;
+        let mut slot = Self { spec, data, rounding };
+        slot.clear();
+        Ok(slot)
+    }
+
+    /// Sets every value to zero.
+    pub(crate) fn clear(&mut self) {
+        let layout = self.data.layout();
         // Bytes of zero need not stand for values of zero.
         let unit = layout.chunk_unit().max(1);
         let zeros = vec![0.0; layout.values().min(4096usize.next_multiple_of(unit))];
-        for mut chunk in data.chunks_mut(4096usize.next_multiple_of(unit)) {
+        for mut chunk in self.data.chunks_mut(4096usize.next_multiple_of(unit)) {
             let values = chunk.values();
             chunk.encode(0, &zeros[..values], Rounding::Nearest);
         }
-        Ok(Self { spec, data, rounding })
     }
 
     /// What the rule asked for.

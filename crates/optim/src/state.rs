@@ -50,6 +50,14 @@ impl OptimState {
         Ok(Self { plan, params })
     }
 
+    /// Goes back to the state of zeros it began with.
+    pub fn clear(&mut self) {
+        for state in &mut self.params {
+            state.slots.iter_mut().for_each(Slot::clear);
+            state.step = 0;
+        }
+    }
+
     /// Updates parameter `index` (its place in the assignment), once per step.
     ///
     /// # Errors

@@ -56,6 +56,7 @@ pub mod probe;
 mod tape;
 mod team;
 mod tensor;
+pub mod weigh;
 
 pub use device::Device;
 pub use error::Error;

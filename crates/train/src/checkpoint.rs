@@ -93,6 +93,7 @@ impl Trainer<'_> {
         let file = checkpoint.tensors(STATE)?;
         let slots = file.names().into_iter().map(|name| slot(file, name, &saved.coded));
         self.optim.load(slots.collect::<Result<Vec<_>, Error>>()?)?;
+        self.objective.set_thrift(saved.standing.thrift)?;
         self.objective.resume(saved.standing.step, &saved.standing.data)?;
         self.standing = saved.standing;
         Ok(())

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smidgen_optim::{Clip, GradMode, GradPolicy, GroupConfig, Schedule};
 use smidgen_store::{Bytes, config};
 
-use crate::{AlarmConfig, Error, StopConfig, TrackConfig, ValidateConfig};
+use crate::{AlarmConfig, Error, Relax, StopConfig, TrackConfig, ValidateConfig};
 
 /// The root of a run's configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,9 +20,13 @@ pub struct Config {
     /// Threads that compute; automatic: all the process may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// A plan whose bytes are more is refused; automatic: three quarters of the machine's memory.
+    /// The most private memory the process takes, data preparation included; a plan that needs more is
+    /// refused. Automatic: three quarters of the machine's memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
+    /// What may change about the run where it does not fit otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Relax>,
     /// Where the text comes from.
     pub data: DataConfig,
     /// The shape of the model.
@@ -288,6 +292,10 @@ pub struct TrainConfig {
     /// Whether blocks are computed again on the way back; automatic: where memory asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recompute: Option<bool>,
+    /// Bytes of logits alive at once, at least those of one token; automatic: 8 MiB, less where memory
+    /// asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_chunk: Option<Bytes>,
 }
 
 impl Default for TrainConfig {
@@ -311,6 +319,7 @@ impl Default for TrainConfig {
             ckpt_every: None,
             keep: 2,
             recompute: None,
+            loss_chunk: None,
         }
     }
 }

@@ -73,15 +73,16 @@ pub enum Error {
     },
     /// The plan needs more memory than it may have.
     #[error(
-        "`memory`: expected a plan of at most {}, got {}\n  \
-         hint: a smaller `train.batch`, `model.context` or model, or `train.grad = \"streamed\"`",
-        Bytes(*limit_bytes), Bytes(*needed_bytes)
+        "`memory`: expected at least {}, which the smallest plan needs, got {}\n  hint: {hint}",
+        Bytes(*needed_bytes), Bytes(*limit_bytes)
     )]
     OverBudget {
-        /// What the plan needs.
+        /// What the smallest plan needs, the process included.
         needed_bytes: u64,
         /// What it may have.
         limit_bytes: u64,
+        /// What would help.
+        hint: String,
     },
     /// The run's configuration is not the one its checkpoint was made with.
     #[error(
@@ -133,6 +134,16 @@ pub enum Error {
         expected: f64,
         /// That of the first step.
         got: f64,
+    },
+    /// Memory was refused, and the step cannot be done in smaller pieces.
+    #[error("step {step}: {refusal}{}", saved_at(*saved))]
+    NoRelief {
+        /// The step, counted from 1.
+        step: u64,
+        /// The step of the checkpoint that is saved, if there is one.
+        saved: Option<u64>,
+        /// What was refused.
+        refusal: Box<Error>,
     },
     /// Gradients were not finite for too many steps in a row.
     #[error(
@@ -213,7 +224,26 @@ pub enum Error {
     Objective(Box<dyn std::error::Error + Send + Sync>),
 }
 
+fn saved_at(step: Option<u64>) -> String {
+    step.map_or(String::new(), |step| format!("\n  a checkpoint of step {step} is saved"))
+}
+
 impl Error {
+    /// Whether memory was refused.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Error::Tensor(error) | Error::Model(smidgen_model::Error::Tensor(error)) => {
+                refuses(error)
+            }
+            Error::Optim(smidgen_optim::Error::Tensor(error)) => refuses(error),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn first_line(&self) -> String {
+        self.to_string().lines().next().unwrap_or_default().to_string()
+    }
+
     pub(crate) fn value(
         key: &'static str,
         expected: impl Into<String>,
@@ -221,4 +251,13 @@ impl Error {
     ) -> Error {
         Error::Value { key, expected: expected.into(), got: got.to_string() }
     }
+}
+
+/// Also a refusal that a rule met inside a receiver of gradients.
+fn refuses(error: &smidgen_tensor::Error) -> bool {
+    let inside = match error {
+        smidgen_tensor::Error::Sink(inside) => inside.downcast_ref::<smidgen_optim::Error>(),
+        other => return other.is_refusal(),
+    };
+    matches!(inside, Some(smidgen_optim::Error::Tensor(error)) if error.is_refusal())
 }

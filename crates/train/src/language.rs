@@ -9,11 +9,15 @@ use smidgen_data::{Batch, Cursor, Dataset, Feed, Loader, LoaderConfig, Tokenizer
 use smidgen_model::{Decoder, Spec, TokenBatch};
 use smidgen_tensor::{Compute, Device, Keep, Params, Tape, Targets, Var};
 
-use crate::bytes::LOGIT_BYTES;
+use crate::budget::smallest_divisor;
 use crate::compiling::Compiling;
 use crate::init;
 use crate::samples::Prompts;
-use crate::{CompileRate, Error, Objective, Plan, Samples, Validation};
+use crate::{CompileRate, Error, Objective, Plan, Samples, Thrift, Validation};
+
+/// By how much a chunk of the loss shrinks at once, and the least that is worth it.
+const CHUNK_CUT: usize = 4;
+const LEAST_CHUNK_BYTES: usize = 64 << 10;
 
 /// A decoder that learns to predict the next token.
 pub struct LanguageModel {
@@ -29,7 +33,12 @@ pub struct LanguageModel {
     compiling: Option<Compiling>,
     /// Time spent waiting for batches, until somebody asks.
     waited: Duration,
+    /// As the plan has it, without savings.
     keep: Keep,
+    loss_chunk: usize,
+    loader_config: LoaderConfig,
+    val_tokens: u64,
+    thrift: Thrift,
 }
 
 impl LanguageModel {
@@ -59,10 +68,14 @@ impl LanguageModel {
             waited: Duration::ZERO,
             decoder: Decoder::new(device, plan.spec.clone(), params)?,
             first: None,
-            loader: Loader::new(dataset.train.clone(), loader_config)?,
+            loader: Loader::new(dataset.train.clone(), loader_config.clone())?,
             feed: None,
             val: ValSet::new(dataset.val.clone(), &tokenizer, rows, context, limit)?,
             keep: if config.train.recompute == Some(true) { Keep::Inputs } else { Keep::Values },
+            loss_chunk: plan.loss_chunk(),
+            loader_config,
+            val_tokens: config.data.val_tokens,
+            thrift: Thrift::default(),
             tokenizer,
         })
     }
@@ -104,9 +117,10 @@ impl LanguageModel {
             tokens: Arc::from(batch.targets),
             weights: Arc::from(batch.weights),
             scale,
-            chunk_bytes: LOGIT_BYTES,
+            chunk_bytes: self.loss_chunk / self.thrift.chunk_parts,
         };
-        Ok(self.decoder.loss(tape, &tokens, targets, self.keep)?)
+        let keep = if self.thrift.recompute { Keep::Inputs } else { self.keep };
+        Ok(self.decoder.loss(tape, &tokens, targets, keep)?)
     }
 }
 
@@ -133,6 +147,38 @@ impl Objective for LanguageModel {
         let batch = self.batch(step, micro)?;
         let scale = (1.0 / batch.step_target_tokens as f64) as f32;
         self.loss_of(tape, batch, scale)
+    }
+
+    fn next_saving(&self, thrift: Thrift, held: bool) -> Option<Thrift> {
+        let Thrift { chunk_parts, recompute, batch_parts } = thrift;
+        let config = self.loader.config();
+        let logits = (config.rows * config.context).saturating_mul(4 * self.spec().vocab);
+        let chunk = (self.loss_chunk / chunk_parts).min(logits);
+        if chunk / CHUNK_CUT >= LEAST_CHUNK_BYTES {
+            let chunk_parts = self.loss_chunk.div_ceil(chunk / CHUNK_CUT);
+            return Some(Thrift { chunk_parts, ..thrift });
+        }
+        if !recompute && self.keep == Keep::Values {
+            return Some(Thrift { recompute: true, ..thrift });
+        }
+        let parts = batch_parts * smallest_divisor(config.rows);
+        (held && config.rows > 1).then_some(Thrift { batch_parts: parts, ..thrift })
+    }
+
+    fn set_thrift(&mut self, thrift: Thrift) -> Result<(), Error> {
+        let (whole, parts) = (&self.loader_config, thrift.batch_parts.max(1));
+        let rows = whole.rows / parts;
+        // The rows of a step stay the same in the same order.
+        let micro_batches = whole.micro_batches * parts;
+        let config = LoaderConfig { rows, micro_batches, ..whole.clone() };
+        if *self.loader.config() != config {
+            self.loader = Loader::new(self.loader.shard().clone(), config)?;
+            let (shard, limit) = (self.val.shard().clone(), Some(self.val_tokens));
+            self.val = ValSet::new(shard, &self.tokenizer, rows, whole.context, limit)?;
+            self.feed = None;
+        }
+        self.thrift = Thrift { chunk_parts: thrift.chunk_parts.max(1), ..thrift };
+        Ok(())
     }
 
     fn validate(

@@ -26,7 +26,9 @@
 //! ```
 
 mod alarms;
+mod budget;
 mod bytes;
+mod cgroup;
 mod checkpoint;
 mod compiling;
 mod config;
@@ -44,9 +46,12 @@ mod model;
 mod objective;
 mod open;
 mod outcome;
+mod outlook;
 mod patience;
 mod plan;
+mod process;
 mod progress;
+mod promise;
 mod request;
 mod run;
 mod samples;
@@ -55,11 +60,13 @@ mod sink;
 mod size;
 mod snapshot;
 mod source;
+mod thrift;
 mod track;
 mod trainer;
 mod watch;
 
 pub use alarms::{Kind, Watched};
+pub use budget::{Choice, Offer, Rejected, Relax};
 pub use checkpoint::{CURSOR, EMA, MODEL, STATE};
 pub use compiling::{CompileOptions, compile_rate, held_out_texts};
 pub use config::{Config, DataConfig, ModelConfig, Precision, Rate, TrainConfig};
@@ -68,18 +75,20 @@ pub use export::{Export, Exported, export_folder, export_gguf};
 pub use fit::{Course, fit};
 pub use language::LanguageModel;
 pub use lr_find::{LrCurve, LrPoint, RangeTest, lr_find};
-pub use machine::{Machine, cpu_name, peak_rss_bytes};
+pub use machine::{Machine, anonymous_bytes, cpu_name, peak_rss_bytes};
 pub use model::{TrainedModel, Weights, open_model};
 pub use objective::{CompileRate, Objective, Sample, Samples, Validation};
 pub use open::{Opening, is_run, open};
 pub use outcome::{OUTCOME_JSON, Outcome, Status};
+pub use outlook::{Outlook, TIERS, Tier, outlook, run_facts, source_facts};
 pub use patience::Patience;
-pub use plan::{Facts, Plan, TokenFacts, resolve};
+pub use plan::{Facts, Plan, TokenFacts, consider, resolve};
 pub use progress::{Event, Progress, Silent, StepEvent};
 pub use request::find_done;
 pub use run::{
     Changes, Context, dry_run, fresh_run_dir, lr_find_run, lr_find_source, resume, train,
 };
+pub use thrift::Thrift;
 pub use track::TrackConfig;
 pub use trainer::{Recipe, Scored, Scores, Standing, StepReport, Trainer};
 pub use watch::{AlarmConfig, Metric, StopConfig, ValidateConfig};

@@ -6,13 +6,17 @@ use std::fs;
 
 use smidgen_tensor::{Level, available_threads};
 
+use crate::cgroup::Limits;
+
 /// The machine as far as plans depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Threads the process may use.
+    /// Threads the process may use: its affinity, cut to the quota of its control groups.
     pub threads: usize,
-    /// Memory of the machine or of the process's group, whichever is smaller.
+    /// Memory of the machine or of the process's control groups, whichever is smaller.
     pub memory_bytes: u64,
+    /// What of it the system could give now, other programs' share left to them.
+    pub available_bytes: u64,
     /// The kernels it can run.
     pub level: Level,
 }
@@ -20,19 +24,36 @@ pub struct Machine {
 impl Machine {
     /// The machine this runs on.
     pub fn detect() -> Machine {
+        let limits = Limits::detect();
+        let quota = limits.cpus.map_or(usize::MAX, |cpus| (cpus as usize).max(1));
+        let memory = limits.memory_bytes.into_iter().chain(physical_bytes()).min();
+        let memory_bytes = memory.unwrap_or(4 << 30);
+        let available = field("/proc/meminfo", "MemAvailable:").unwrap_or(memory_bytes);
         Machine {
-            threads: available_threads(),
-            memory_bytes: memory_bytes(),
+            threads: available_threads().min(quota),
+            memory_bytes,
+            available_bytes: available.min(memory_bytes),
             level: Level::detect(),
         }
     }
 }
 
-fn memory_bytes() -> u64 {
-    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limits =
-        groups.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
-    limits.chain(physical_bytes()).min().unwrap_or(4 << 30)
+/// A number of KiB behind a name in a file of the system, in bytes.
+fn field(path: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Private memory of this process that is no file's, now resident, in bytes; 0 where the system does
+/// not say. A promise about memory is about this.
+pub fn anonymous_bytes() -> u64 {
+    field("/proc/self/status", "RssAnon:").unwrap_or(0)
+}
+
+/// Private memory that this process may write, resident or not, in bytes: what a limit on data counts.
+pub(crate) fn data_bytes() -> u64 {
+    field("/proc/self/status", "VmData:").unwrap_or(0)
 }
 
 fn physical_bytes() -> Option<u64> {
@@ -55,11 +76,7 @@ pub fn cpu_name() -> String {
 /// The most memory this process ever had resident, in bytes; 0 where the system does not say.
 pub fn peak_rss_bytes() -> u64 {
     // Not from `getrusage` where there is another source: that counts the parent before `exec` too.
-    let high_water = |text: String| -> Option<u64> {
-        let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
-        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
-    };
-    fs::read_to_string("/proc/self/status").ok().and_then(high_water).unwrap_or_else(max_rss)
+    field("/proc/self/status", "VmHWM:").unwrap_or_else(max_rss)
 }
 
 fn max_rss() -> u64 {
@@ -81,6 +98,9 @@ mod tests {
     fn the_machine_has_something() {
         let machine = Machine::detect();
         assert!(machine.threads >= 1 && machine.memory_bytes > 64 << 20);
+        assert!((1..=machine.memory_bytes).contains(&machine.available_bytes));
+        assert!(anonymous_bytes() > 0 || !cfg!(target_os = "linux"));
+        assert!(data_bytes() >= anonymous_bytes() / 2);
         assert!(peak_rss_bytes() > 1 << 20 && max_rss() > 1 << 20);
         assert!(!cpu_name().is_empty());
     }

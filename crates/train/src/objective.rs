@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smidgen_tensor::{Compute, Device, Params, Tape, Var};
 
-use crate::Error;
+use crate::{Error, Thrift};
 
 /// Something with parameters and a loss. The loop knows steps and micro-batches, and nothing of what
 /// is in them; a language model is one objective among others.
@@ -47,6 +47,21 @@ pub trait Objective {
     /// The first loss of a model that knows nothing, where that is known.
     fn first_loss(&self) -> Option<f64> {
         None
+    }
+
+    /// The next saving of memory after `thrift`, cheapest first: a smaller chunk of the loss, blocks
+    /// computed again, micro-batches cut into parts, the last where all gradients are held.
+    fn next_saving(&self, _thrift: Thrift, _held: bool) -> Option<Thrift> {
+        None
+    }
+
+    /// Computes from now on as `thrift` says, with the same losses to rounding. With parts of a
+    /// micro-batch, `micro` counts those.
+    ///
+    /// # Errors
+    /// As for [`Objective::loss`].
+    fn set_thrift(&mut self, _thrift: Thrift) -> Result<(), Error> {
+        Ok(())
     }
 
     /// What a checkpoint taken before `step` has to remember of the data.

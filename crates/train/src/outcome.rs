@@ -77,6 +77,13 @@ pub struct Outcome {
     pub checkpoint_share: f64,
     /// The most memory the process had resident.
     pub peak_rss_mib: f64,
+    /// The most of that which was private and no file's, sampled after each step: what `memory`
+    /// promises about.
+    #[serde(default)]
+    pub peak_rss_anon_mib: f64,
+    /// How often memory was refused, and the work cut into smaller pieces.
+    #[serde(default)]
+    pub pressures: u64,
     /// The run directory.
     pub run_dir: PathBuf,
 }

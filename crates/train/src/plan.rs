@@ -4,17 +4,24 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use smidgen_model::Spec;
-use smidgen_optim::{Assignment, GradMode, OneCycle, ParamSpec, Schedule};
+use smidgen_optim::{Assignment, OneCycle, ParamSpec, Schedule};
 use smidgen_store::Bytes;
 use smidgen_tensor::Compute;
 
-use crate::bytes::{Load, predict};
+use crate::budget::{self, Choice, Question};
+use crate::bytes::Peaks;
+use crate::process;
 use crate::shape::param_specs;
 use crate::size::{self, Means};
 use crate::{Config, Error, Machine, Precision, Rate, watch};
 
 /// Steps of an automatic run at least: fewer teach nothing.
 const LEAST_STEPS: u64 = 20;
+
+/// Threads that a configuration may ask for.
+pub(crate) const MOST_THREADS: usize = 1024;
+/// Far beyond any model; what is counted layer by layer stays quick.
+const MOST_LAYERS: usize = 1024;
 
 /// What a plan depends on besides the configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,10 +70,14 @@ pub struct Plan {
     pub useful_steps: u64,
     /// Target tokens of a step.
     pub step_tokens: u64,
-    /// Peak bytes by ledger tag.
+    /// Peak bytes by ledger tag, each at its own time.
+    #[serde(rename = "by_tag")]
     pub bytes: BTreeMap<&'static str, u64>,
-    /// Their sum; somewhat more than will be in use at once.
+    /// Peak of all tags together: less than the sum of their peaks.
     pub total_bytes: u64,
+    /// What memory decided.
+    #[serde(flatten)]
+    pub choice: Choice,
     /// Floating-point operations of the run.
     pub flop: f64,
     /// Minutes at the nominal rate of the machine's class: an estimate.
@@ -92,6 +103,12 @@ impl Plan {
     /// Tokens of a training sequence.
     pub fn context(&self) -> usize {
         self.config.train.context.expect("a plan's configuration is complete")
+    }
+
+    /// Bytes of logits alive at once.
+    pub fn loss_chunk(&self) -> usize {
+        let bytes = self.config.train.loss_chunk.expect("a plan's configuration is complete");
+        usize::try_from(bytes.0).unwrap_or(usize::MAX)
     }
 
     /// Threads that compute.
@@ -123,12 +140,22 @@ pub(crate) fn settle(config: &Config, machine: &Machine) -> Config {
 }
 
 /// Validates a configuration and fills in what it leaves open. The resolved configuration gives the
-/// same plan again.
+/// same plan again, with nothing left to change.
 ///
 /// # Errors
 /// [`Error::Value`] and the errors of model, groups, policy and schedule, each naming its key;
-/// [`Error::OverBudget`] when the plan does not fit into `memory`.
+/// [`Error::OverBudget`] when no plan that is allowed fits into `memory`, with the smallest one.
 pub fn resolve(config: &Config, facts: &Facts) -> Result<Plan, Error> {
+    let plan = consider(config, facts)?;
+    plan.choice.check()?;
+    Ok(plan)
+}
+
+/// As [`resolve`], but where nothing fits into the memory it gives the smallest plan there is.
+///
+/// # Errors
+/// As for [`resolve`], but for the memory.
+pub fn consider(config: &Config, facts: &Facts) -> Result<Plan, Error> {
     let mut config = settle(config, &facts.machine);
     check_numbers(&config)?;
     config.policy().validate()?;
@@ -139,9 +166,11 @@ pub fn resolve(config: &Config, facts: &Facts) -> Result<Plan, Error> {
     fill_loop(&mut config, &spec, &means);
     check_context(&config, facts)?;
     let params = param_specs(&spec);
-    let assignment = fill_groups(&mut config, &spec, &params, &means)?;
-    let bytes = fit(&mut config, &spec, &params, &assignment)?;
-    Ok(plan(config, spec, bytes, facts, &means))
+    fill_groups(&mut config, &spec, &params, &means)?;
+    let level = facts.machine.level;
+    let question = Question { config: &config, spec: &spec, params: &params, level };
+    let (config, peaks, choice) = budget::decide(&question)?;
+    Ok(plan(config, spec, peaks, choice, facts, &means))
 }
 
 fn means(config: &Config, facts: &Facts) -> Means {
@@ -156,11 +185,12 @@ fn means(config: &Config, facts: &Facts) -> Means {
 fn check_numbers(config: &Config) -> Result<(), Error> {
     let train = &config.train;
     let counts = [
-        ("threads", config.threads.map(|n| n as u64), 1024),
+        ("threads", config.threads.map(|n| n as u64), MOST_THREADS as u64),
         ("train.steps", train.steps, 1 << 40),
         ("train.max_steps", train.max_steps, 1 << 40),
         ("train.batch", train.batch.map(|n| n as u64), 1 << 20),
         ("train.context", train.context.map(|n| n as u64), 1 << 20),
+        ("train.loss_chunk", train.loss_chunk.map(|bytes| bytes.0), 1 << 40),
         ("train.grad_accum", Some(train.grad_accum.into()), 1 << 16),
         ("train.val_every", train.val_every, 1 << 40),
         ("train.ckpt_every", train.ckpt_every, 1 << 40),
@@ -234,7 +264,9 @@ fn fill_model(config: &mut Config, facts: &Facts, means: &Means) -> Result<(), E
     let context = *config.model.context.get_or_insert(config.train.context.unwrap_or(context));
     let model = &mut config.model;
     if model.width.is_none() || model.layers.is_none() {
-        let memory = config.memory.expect("settled").0;
+        let threads = config.threads.expect("settled");
+        let process = process::preparation_bytes(0, vocab, threads);
+        let memory = config.memory.expect("settled").0.saturating_sub(process);
         let shape = |width, layers| {
             let heads = size::heads(width);
             let spec = Spec::new(vocab, width, layers, heads, size::ffn(width), context);
@@ -287,6 +319,9 @@ fn spec(config: &Config, facts: &Facts) -> Result<Spec, Error> {
         tied: model.tied.expect(filled),
     };
     spec.validate()?;
+    if spec.layers > MOST_LAYERS {
+        return Err(Error::value("model.layers", format!("1 to {MOST_LAYERS}"), spec.layers));
+    }
     // Beyond this the sums of bytes would no longer be numbers.
     let too_large = (spec.layers as u128) * (spec.width as u128) * (spec.ffn as u128) > 1 << 45
         || (spec.vocab as u128) * (spec.width as u128) > 1 << 45;
@@ -351,7 +386,7 @@ fn fill_groups(
     spec: &Spec,
     params: &[ParamSpec],
     means: &Means,
-) -> Result<Assignment, Error> {
+) -> Result<(), Error> {
     if config.optim.is_empty() {
         let (train, filled) = (&mut config.train, "the loop was filled in");
         let (batch, context) = (train.batch.expect(filled), train.context.expect(filled));
@@ -369,43 +404,14 @@ fn fill_groups(
     }
     let assignment = Assignment::resolve(&config.optim, params)?;
     config.optim = assignment.groups().cloned().collect();
-    Ok(assignment)
-}
-
-/// Decides on recomputation, and holds the bytes against the limit.
-fn fit(
-    config: &mut Config,
-    spec: &Spec,
-    params: &[ParamSpec],
-    assignment: &Assignment,
-) -> Result<BTreeMap<&'static str, u64>, Error> {
-    let train = &config.train;
-    let filled = "the loop was filled in";
-    let (batch, context) = (train.batch.expect(filled), train.context.expect(filled));
-    let operand = compute(train.compute).format().bytes();
-    let grad: GradMode = train.grad;
-    let bytes = |recompute| {
-        let tokens = batch * context;
-        predict(&Load { spec, params, assignment, grad, recompute, operand, tokens })
-    };
-    let limit_bytes = config.memory.expect("settled").0;
-    let sum = |bytes: &BTreeMap<&'static str, u64>| {
-        bytes.values().fold(0u64, |a, b| a.saturating_add(*b))
-    };
-    let recompute = train.recompute.unwrap_or_else(|| sum(&bytes(false)) > limit_bytes);
-    config.train.recompute = Some(recompute);
-    let bytes = bytes(recompute);
-    let needed_bytes = sum(&bytes);
-    if needed_bytes > limit_bytes {
-        return Err(Error::OverBudget { needed_bytes, limit_bytes });
-    }
-    Ok(bytes)
+    Ok(())
 }
 
 fn plan(
     config: Config,
     spec: Spec,
-    bytes: BTreeMap<&'static str, u64>,
+    peaks: Peaks,
+    choice: Choice,
     facts: &Facts,
     means: &Means,
 ) -> Plan {
@@ -428,8 +434,9 @@ fn plan(
         steps,
         useful_steps: (useful / step_tokens as f64).max(LEAST_STEPS as f64) as u64,
         step_tokens,
-        total_bytes: bytes.values().sum(),
-        bytes,
+        total_bytes: peaks.total,
+        bytes: peaks.by_tag,
+        choice,
         flop,
         minutes: flop / means.rate / 60.0,
         spec,

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use smidgen_data::Summary;
 
-use crate::{LrPoint, Outcome, Plan, Sample, Validation};
+use crate::{LrPoint, Outcome, Outlook, Plan, Sample, Validation};
 
 /// Something a person may want to see.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
+    /// A plan that is only looked at.
+    Outlook(&'a Outlook),
     /// The source was read: what was taken, and what was left and why.
     Scanned {
         /// Counts by extension and by reason.

@@ -9,10 +9,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use smidgen_codec::Ledger;
 use smidgen_data::Dataset;
 use smidgen_store::{Checkpoint, Disk, Files, PLAN_JSON, REQUEST_JSON, RUN_TOML, RunDir, config};
-use smidgen_tensor::{Device, Params};
+use smidgen_tensor::Params;
 
 pub use self::range::{lr_find_run, lr_find_source};
 
@@ -28,14 +27,15 @@ use crate::plan::settle;
 use crate::request::Request;
 use crate::source::{Scan, dataset_facts};
 use crate::{
-    Config, Error, Event, LanguageModel, Machine, Objective, Outcome, Plan, Progress, Rate, Recipe,
-    Trainer, resolve,
+    Config, Error, Event, LanguageModel, Machine, Objective, Outcome, Outlook, Plan, Progress,
+    Rate, Recipe, Trainer, outlook, promise, resolve, source_facts,
 };
 
 /// Keys that a resumed run may change freely: they do not touch the course of its numbers.
-const FREE_KEYS: [&str; 7] = [
+const FREE_KEYS: [&str; 8] = [
     "threads",
     "memory",
+    "allow",
     "data.path",
     "train.max_minutes",
     "train.max_steps",
@@ -76,18 +76,15 @@ pub struct Changes {
 /// Plans a run without writing anything.
 ///
 /// # Errors
-/// Those of the source and of [`resolve`].
+/// Those of the source and of [`outlook`].
 pub fn dry_run(
     config: &Config,
     machine: Machine,
     progress: &mut dyn Progress,
-) -> Result<Plan, Error> {
+) -> Result<Outlook, Error> {
     let progress = &mut Logged(progress);
-    let (config, _) = Init::of(config)?;
-    let scan = Scan::read(&config, None, progress)?;
-    let plan = resolve(&config, &scan.facts(machine))?;
-    progress.event(Event::Plan(&plan));
-    Ok(plan)
+    let (config, facts) = source_facts(config, machine, progress)?;
+    outlook(&config, &facts, progress)
 }
 
 /// A folder for a new run: `runs/NAME` after the source, with a number where that is taken.
@@ -337,7 +334,7 @@ fn begin(
         return Err(Error::value("train.lr", "a number for a run that has begun", "`auto`"));
     }
     let plan = find_rate(plan, &dataset, run.path(), &mut cx)?;
-    let device = device(&plan, cx.machine);
+    let device = promise::device(&plan, &cx.machine);
     let mut params = Params::new();
     let first = first_values(run.path(), &plan.config);
     let model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
@@ -389,11 +386,6 @@ fn forget(run: &RunDir, files: &dyn Files, name: &str) -> Result<(), Error> {
     files
         .remove_file(&path)
         .map_err(|source| Error::Store(smidgen_store::Error::Io { action: "remove", path, source }))
-}
-
-/// What a plan computes on.
-fn device(plan: &Plan, machine: Machine) -> Device {
-    Device::cpu_at(Ledger::new(), plan.threads(), machine.level)
 }
 
 fn recipe(plan: &Plan) -> Recipe {

@@ -23,6 +23,21 @@ pub(crate) struct Prompts {
     sampling: Sampling,
 }
 
+/// Tokens of a prompt with its continuation, at most; 0 where nothing is written.
+pub(crate) fn sample_tokens(config: &Config) -> usize {
+    let validate = &config.validate;
+    // No text has more tokens than bytes.
+    let longest = match &validate.prompts {
+        Some(prompts) => prompts.iter().map(|prompt| prompt.len() as u64).max(),
+        None => Some(OPENING_TOKENS),
+    };
+    let context = config.model.context.unwrap_or(usize::MAX) as u64;
+    match (longest, validate.sample_tokens.into()) {
+        (None, _) | (_, 0) => 0,
+        (Some(prompt), tokens) => ((prompt + 1).min(context) + tokens) as usize,
+    }
+}
+
 impl Prompts {
     pub(crate) fn new(
         config: &Config,

@@ -9,6 +9,8 @@ use smidgen_data::{
 use smidgen_store::{RunDir, sha256_bytes};
 use smidgen_tensor::available_threads;
 
+use crate::plan::MOST_THREADS;
+use crate::process::{most_text, preparation_bytes};
 use crate::{Config, Error, Event, Facts, Machine, Progress, TokenFacts};
 
 /// A source that was read and divided; nothing is written yet.
@@ -26,13 +28,14 @@ impl Scan {
         progress: &mut dyn Progress,
     ) -> Result<Scan, Error> {
         let path = config.data.path.as_deref().ok_or(Error::NoSource)?;
+        let max_total_bytes = config.data.max_total_bytes.0.min(room(config));
         let options = CollectOptions {
             max_file_bytes: config.data.max_file_bytes.0,
-            max_total_bytes: config.data.max_total_bytes.0,
+            max_total_bytes,
             include: config.data.include.clone(),
             exclude: exclude.map(PathBuf::from).into_iter().collect(),
         };
-        let mut corpus = collect(path, &options)?;
+        let mut corpus = collect(path, &options).map_err(|error| too_much(error, config))?;
         let rule = SplitRule { salt: config.data.salt.clone(), ratio: config.data.val_ratio };
         let mut split = split(&corpus, &rule.salt, rule.ratio)?;
         keep_apart(config, &mut corpus, &mut split)?;
@@ -102,6 +105,32 @@ fn keep_apart(config: &Config, corpus: &mut Corpus, split: &mut Split) -> Result
         drop_near_duplicates(corpus, split, threads)?;
     }
     Ok(())
+}
+
+/// Bytes of text that can be read within the configuration's memory.
+fn room(config: &Config) -> u64 {
+    let threads = threads(config);
+    config.memory.map_or(u64::MAX, |memory| most_text(memory.0, threads))
+}
+
+/// A configuration is not validated before its text is known.
+fn threads(config: &Config) -> usize {
+    config.threads.unwrap_or_else(smidgen_tensor::available_threads).min(MOST_THREADS)
+}
+
+/// More text than memory has room for is a matter of the budget, not of the text.
+fn too_much(error: smidgen_data::Error, config: &Config) -> Error {
+    match (&error, config.memory) {
+        (smidgen_data::Error::TooLarge { found_bytes, limit_bytes, .. }, Some(memory))
+            if *limit_bytes < config.data.max_total_bytes.0 =>
+        {
+            let needed_bytes = preparation_bytes(*found_bytes, 0, threads(config));
+            let hint =
+                "the text is read whole while its tokens are made: name a smaller part".into();
+            Error::OverBudget { needed_bytes, limit_bytes: memory.0, hint }
+        }
+        _ => error.into(),
+    }
 }
 
 /// What plans depend on, from a run's own data.

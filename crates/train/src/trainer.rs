@@ -12,7 +12,7 @@ use smidgen_tensor::{Compute, Device, HeldGrads, ParamId, Params, Tape};
 use crate::ema::Ema;
 use crate::shape::role;
 use crate::sink::Streamed;
-use crate::{Error, Metric, Objective, Patience, Validation, Watched};
+use crate::{Error, Metric, Objective, Patience, Thrift, Validation, Watched};
 
 /// How much of the running mean of the loss a step keeps.
 const MEAN_KEEPS: f64 = 0.98;
@@ -50,6 +50,10 @@ pub struct Standing {
     pub ema_updates: u64,
     /// Steps whose gradients were not finite.
     pub guard: Guard,
+    /// What is saved since memory was refused.
+    pub thrift: Thrift,
+    /// How often it was refused.
+    pub pressures: u64,
     /// Steps that are passed over because their gradients spoil the parameters.
     pub passed_over: Vec<u64>,
     /// Running sum of losses and of their weights.
@@ -151,7 +155,11 @@ pub struct Trainer<'o> {
     places: Vec<Option<usize>>,
     /// Steps up to here were judged once; going over them again changes no counter.
     pub(crate) frontier: u64,
-    /// Whether a bad gradient has gone into parameters or state.
+    /// What was saved since memory was refused, until somebody asks.
+    pub(crate) relief: Vec<String>,
+    /// Whether the present step has updated a parameter.
+    updated: bool,
+    /// Whether a bad gradient, or half a step, has gone into parameters or state.
     spoiled: bool,
 }
 
@@ -194,6 +202,8 @@ impl<'o> Trainer<'o> {
             notes_norms: false,
             places,
             frontier: 0,
+            relief: Vec::new(),
+            updated: false,
             spoiled: false,
         };
         trainer.objective.init(&mut trainer.params, trainer.recipe.seed)?;
@@ -220,11 +230,13 @@ impl<'o> Trainer<'o> {
         self.standing.step.saturating_mul(self.objective.step_targets())
     }
 
-    /// Does one step. After [`Verdict::Restore`] and [`Verdict::Abort`] the step is not counted as
-    /// done, and the caller must go back to a good state before the next one.
+    /// Does one step, and does it again in smaller pieces where memory is refused. After
+    /// [`Verdict::Restore`] and [`Verdict::Abort`] the step is not counted as done, and the caller must
+    /// go back to a good state before the next one.
     ///
     /// # Errors
-    /// [`Error::FirstLoss`], and those of the objective and the engine.
+    /// [`Error::FirstLoss`], those of the objective and the engine, and a refusal of memory where no
+    /// smaller pieces are left.
     pub fn step(&mut self) -> Result<StepReport, Error> {
         let (at, steps) = self.standing.place_in_schedule();
         let schedule = self.recipe.schedule;
@@ -242,9 +254,9 @@ impl<'o> Trainer<'o> {
             let (loss, verdict) = (f64::NAN, Verdict::Skip);
             return Ok(StepReport { loss, grad_norm: None, multiplier, verdict });
         }
-        let tried = match self.recipe.policy.grad {
-            GradMode::Held => self.held(pace)?,
-            GradMode::Streamed => self.streamed(pace)?,
+        let Some(tried) = self.try_step(pace)? else {
+            let (loss, verdict) = (f64::NAN, Verdict::Restore);
+            return Ok(StepReport { loss, grad_norm: None, multiplier, verdict });
         };
         self.spoiled = !tried.finite && tried.updated;
         let verdict = self.judge(&tried);
@@ -264,6 +276,28 @@ impl<'o> Trainer<'o> {
         Ok(StepReport { loss, grad_norm, multiplier, verdict })
     }
 
+    /// The step, in pieces small enough for the memory there is; nothing where parameters were updated
+    /// before it was refused.
+    fn try_step(&mut self, pace: Pace) -> Result<Option<Tried>, Error> {
+        loop {
+            self.updated = false;
+            let tried = match self.recipe.policy.grad {
+                GradMode::Held => self.held(pace),
+                GradMode::Streamed => self.streamed(pace),
+            };
+            match tried {
+                Err(error) if error.is_refusal() => {
+                    self.spoiled = self.updated;
+                    self.save_memory(error)?;
+                    if self.spoiled {
+                        return Ok(None);
+                    }
+                }
+                tried => return tried.map(Some),
+            }
+        }
+    }
+
     fn judge(&mut self, tried: &Tried) -> Verdict {
         if tried.finite && self.standing.step < self.frontier {
             // Gone over again after a restoration: judged before.
@@ -280,7 +314,8 @@ impl<'o> Trainer<'o> {
     fn held(&mut self, pace: Pace) -> Result<Tried, Error> {
         let mut held = HeldGrads::new();
         let mut loss = 0.0;
-        for micro in 0..self.recipe.policy.grad_accum as usize {
+        let parts = self.standing.thrift.batch_parts;
+        for micro in 0..self.recipe.policy.grad_accum as usize * parts {
             let mut tape = Tape::training(&self.device, self.recipe.compute, &mut self.params);
             let share = self.objective.loss(&mut tape, self.standing.step, micro)?;
             loss += loss_value(&tape, share);
@@ -300,6 +335,7 @@ impl<'o> Trainer<'o> {
         let policy = self.recipe.policy;
         let common = if policy.clip == Clip::Global { policy.factor(norm) } else { 1.0 };
         let cx = step_cx(&self.device, &self.recipe, &self.standing, pace);
+        self.updated = true;
         for id in ids {
             let (Some(grad), Some(place)) = (held.remove(id), self.places[id.index()]) else {
                 continue;
@@ -345,6 +381,7 @@ impl<'o> Trainer<'o> {
             return Ok(Tried::bad(loss, sink.updated));
         }
         let grad_norm = sink.squares.map(f64::sqrt);
+        self.updated = sink.updated;
         went?;
         Ok(Tried { loss, grad_norm, finite: true, updated: true })
     }
@@ -356,15 +393,35 @@ impl<'o> Trainer<'o> {
         check_first(self.objective.first_loss(), loss)
     }
 
+    /// Scores the parameters, and the averaged ones where they are kept, and enters the scores; in
+    /// smaller pieces where memory is refused.
+    ///
+    /// # Errors
+    /// Those of the objective, and a refusal of memory where no smaller pieces are left.
+    pub fn validate(&mut self, by: Metric) -> Result<Scores, Error> {
+        loop {
+            match self.score(by) {
+                Err(error) if error.is_refusal() => self.save_memory(error)?,
+                scored => return scored,
+            }
+        }
+    }
+
     /// Scores the parameters, and the averaged ones where they are kept, and enters the scores; the
     /// best so far is the best by a metric, and of equal ones that with the lower loss.
     ///
     /// # Errors
     /// Those of the objective.
-    pub fn validate(&mut self, by: Metric) -> Result<Scores, Error> {
+    fn score(&mut self, by: Metric) -> Result<Scores, Error> {
         let compute = self.recipe.compute;
         let mut score = self.objective.validate(&self.device, compute, &self.params)?;
-        score.compile = self.objective.compile_rate(&self.device, compute, &self.params)?;
+        score.compile = match self.objective.compile_rate(&self.device, compute, &self.params) {
+            Err(error) if error.is_refusal() => {
+                self.relief.push(format!("no compile rate: {}", error.first_line()));
+                None
+            }
+            rate => rate?,
+        };
         let ema = self.validate_ema()?;
         let scored = Scored { step: self.standing.step, score, ema };
         let best = self.standing.best.is_none_or(|best| by.prefers(&score, &best.score));
@@ -393,13 +450,11 @@ impl<'o> Trainer<'o> {
     /// Back to the first values, keeping what was learnt about bad steps.
     pub(crate) fn begin_anew(&mut self) -> Result<(), Error> {
         let (guard, passed_over) = (self.standing.guard, self.standing.passed_over.clone());
-        let specs: Vec<ParamSpec> = self.optim.params().map(|(spec, _)| spec.clone()).collect();
-        let assignment = Assignment::resolve(&self.recipe.groups, &specs)?;
-        // State of zeros, in the formats it had.
-        self.optim = OptimState::allocate(assignment, self.device.pool())?;
+        self.optim.clear();
         self.objective.init(&mut self.params, self.recipe.seed)?;
-        let Standing { horizon, offset, .. } = self.standing;
-        self.standing = Standing { guard, passed_over, horizon, offset, ..Standing::default() };
+        let Standing { horizon, offset, thrift, pressures, .. } = self.standing;
+        let known = Standing { guard, passed_over, horizon, offset, ..Standing::default() };
+        self.standing = Standing { thrift, pressures, ..known };
         Ok(())
     }
 }

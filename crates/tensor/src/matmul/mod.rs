@@ -19,7 +19,8 @@ mod tests;
 
 use smidgen_codec::Level;
 
-pub(crate) use panels::{Panels, Right, pack, pack_into, panel_bytes};
+pub(crate) use panels::{Panels, Right, pack, pack_into, panel_bytes, panel_bytes_at};
+pub(crate) use product::KC;
 pub(crate) use product::{Left, Out, Store, product, product_serial};
 
 use crate::tensor::{Element, Format};
@@ -43,7 +44,7 @@ impl Compute {
         }
     }
 
-    fn values_per_word(self) -> usize {
+    pub(crate) fn values_per_word(self) -> usize {
         match self {
             Compute::F32 => 1,
             Compute::Bf16 => 2,
@@ -60,14 +61,19 @@ pub(crate) struct Engine<'a> {
     pub(crate) team: &'a Team,
 }
 
+/// Whether the register-tile kernels multiply operands of this format at a level.
+pub(crate) fn tiles_apply(level: Level, compute: Compute) -> bool {
+    cfg!(target_arch = "x86_64")
+        && match compute {
+            Compute::F32 => level >= Level::Avx512,
+            Compute::Bf16 => level >= Level::Avx512Bf16,
+        }
+}
+
 impl Engine<'_> {
     /// Whether the register-tile kernels apply; otherwise the portable product does.
     fn has_tiles(&self) -> bool {
-        cfg!(target_arch = "x86_64")
-            && match self.compute {
-                Compute::F32 => self.level >= Level::Avx512,
-                Compute::Bf16 => self.level >= Level::Avx512Bf16,
-            }
+        tiles_apply(self.level, self.compute)
     }
 
     fn panel_width(&self) -> usize {

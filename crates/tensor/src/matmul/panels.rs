@@ -8,9 +8,9 @@
 use half::bf16;
 use smidgen_codec::Tag;
 
-use super::{Compute, Engine, avx512, fallback};
-use crate::Error;
+use super::{Compute, Engine, avx512, fallback, tiles_apply};
 use crate::tensor::{Element, Shared, View};
+use crate::{Error, Level};
 
 /// An operand of `k x n` values, packed.
 pub(crate) struct Panels<S> {
@@ -127,10 +127,16 @@ pub(super) fn round_to(compute: Compute, value: f32) -> f32 {
 
 /// Bytes of panels for a right operand of `k x n`.
 pub(crate) fn panel_bytes(engine: &Engine<'_>, k: usize, n: usize) -> usize {
-    if engine.has_tiles() {
-        n.next_multiple_of(32) * k.div_ceil(engine.compute.values_per_word()) * 4
+    panel_bytes_at(engine.level, engine.compute, k, n)
+}
+
+/// The same at a given level; more than there can be where the product leaves the range.
+pub(crate) fn panel_bytes_at(level: Level, compute: Compute, k: usize, n: usize) -> usize {
+    if tiles_apply(level, compute) {
+        let words = k.div_ceil(compute.values_per_word()) * 4;
+        n.next_multiple_of(32).saturating_mul(words)
     } else {
-        k * n * 4
+        k.saturating_mul(n).saturating_mul(4)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::tensor::{Element, Format, Shared, View};
 use crate::{Buffer, Error, Tensor};
 
 /// Values of k accumulated in registers before C is touched.
-const KC: usize = 2048;
+pub(crate) const KC: usize = 2048;
 /// Bytes of panels one task keeps going over; a good half of a core's second-level cache.
 const PANEL_BLOCK_BYTES: usize = 448 << 10;
 /// Rows of C in one task, at most; whole panels and whole register tiles.

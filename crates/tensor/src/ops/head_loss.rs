@@ -33,12 +33,11 @@ struct HeadLoss {
     dw: Option<Tensor>,
 }
 
-impl HeadLoss {
-    fn chunk_rows(&self, vocab: usize) -> usize {
-        // Whole register tiles, so that only the last chunk has a ragged edge.
-        let rows = self.targets.chunk_bytes / (vocab * 4).max(1);
-        if rows >= 12 { rows / 12 * 12 } else { rows.max(1) }
-    }
+/// Tokens whose logits are alive at once.
+pub(crate) fn chunk_rows(chunk_bytes: usize, vocab: usize) -> usize {
+    // Whole register tiles, so that only the last chunk has a ragged edge.
+    let rows = chunk_bytes / (vocab * 4).max(1);
+    if rows >= 12 { rows / 12 * 12 } else { rows.max(1) }
 }
 
 impl Op for HeadLoss {
@@ -67,7 +66,7 @@ impl Op for HeadLoss {
             };
             grads = Some(ChunkGrads { stacked, dx, dw });
         }
-        let rows = self.chunk_rows(vocab).min(x.rows());
+        let rows = chunk_rows(self.targets.chunk_bytes, vocab).min(x.rows());
         let mut losses = vec![0f64; x.rows()];
         for from in (0..x.rows()).step_by(rows.max(1)) {
             let count = rows.min(x.rows() - from);

@@ -10,5 +10,6 @@ mod rope;
 mod swiglu;
 
 pub use head_loss::Targets;
+pub(crate) use head_loss::chunk_rows;
 pub use linear::LinearSpec;
 pub(crate) use linear::stacked_rows;

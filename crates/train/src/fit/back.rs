@@ -18,6 +18,25 @@ impl Fitting<'_, '_, '_> {
         self.tell(step + 1, "restore", None, &text)
     }
 
+    /// Says what was saved because memory was refused; a refusal after an update goes back first.
+    pub(super) fn tell_relief(&mut self, spoiled: bool) -> Result<(), Error> {
+        let relief = self.trainer.take_relief();
+        if spoiled {
+            self.go_back(self.trainer.standing.step)?;
+        }
+        let step = self.trainer.standing.step;
+        relief.iter().try_for_each(|text| self.tell(step + 1, "pressure", None, text))
+    }
+
+    /// Memory was refused and nothing is left to save: what was learnt is kept.
+    pub(super) fn out_of_memory(&mut self, refusal: Error) -> Result<(), Error> {
+        let spoiled = self.trainer.is_spoiled();
+        self.tell_relief(spoiled)?;
+        let step = self.trainer.standing.step;
+        let saved = if step > 0 { Some(self.save_for_the_end()?) } else { None };
+        Err(Error::NoRelief { step: step + 1, saved, refusal: Box::new(refusal) })
+    }
+
     /// A loss spiked: back to the last good state, past the batch that showed it and the one before,
     /// whose update may have caused it.
     pub(super) fn roll_back(&mut self, cause: &str) -> Result<(), Error> {
@@ -64,6 +83,8 @@ impl Fitting<'_, '_, '_> {
             guard: known.guard,
             passed_over: known.passed_over,
             horizon: known.horizon,
+            thrift: known.thrift,
+            pressures: known.pressures,
             step_seconds: known.step_seconds,
             wait_seconds: known.wait_seconds,
             tracking_seconds: known.tracking_seconds,
@@ -72,6 +93,7 @@ impl Fitting<'_, '_, '_> {
         };
         standing.watched.counts = known.watched.counts;
         standing.watched.rollbacks = known.watched.rollbacks;
+        self.trainer.apply_thrift()?;
         self.tracker.rewind(self.around.run, self.saved)?;
         Ok(())
     }

@@ -73,6 +73,8 @@ impl Fitting<'_, '_, '_> {
             loader_share: standing.wait_seconds / standing.step_seconds.max(1e-9),
             checkpoint_share: standing.ckpt_seconds / seconds.max(1e-9),
             peak_rss_mib: peak_rss_bytes() as f64 / f64::from(1 << 20),
+            peak_rss_anon_mib: self.peaks.anonymous() as f64 / f64::from(1 << 20),
+            pressures: standing.pressures,
             run_dir: self.around.run.path().to_path_buf(),
         }
     }

@@ -177,7 +177,15 @@ impl Fitting<'_, '_, '_> {
         self.trainer.notes_norms = is_validated && self.course.alarm.dead > 0;
         self.peaks.begin_step(self.trainer.device.ledger());
         let started = Instant::now();
-        let report = self.trainer.step()?;
+        let report = match self.trainer.step() {
+            Err(error) if error.is_refusal() => return self.out_of_memory(error),
+            report => report?,
+        };
+        let refused = !self.trainer.relief.is_empty();
+        if refused && report.verdict == Verdict::Restore {
+            return self.tell_relief(true);
+        }
+        self.tell_relief(false)?;
         let seconds = started.elapsed().as_secs_f64();
         match report.verdict {
             Verdict::Apply | Verdict::Skip => {}

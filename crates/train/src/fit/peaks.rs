@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use smidgen_codec::{Ledger, Tag};
 
+use crate::anonymous_bytes;
+
 /// The name of the sum of all tags at one moment.
 const TOTAL: &str = "total";
 
@@ -11,6 +13,8 @@ const TOTAL: &str = "total";
 #[derive(Default)]
 pub(super) struct Peaks {
     run: BTreeMap<&'static str, u64>,
+    /// Private memory that is no file's: sampled, because the system keeps no peak of it.
+    anonymous: u64,
 }
 
 impl Peaks {
@@ -22,6 +26,7 @@ impl Peaks {
 
     /// The peaks since the step began; tags that hold nothing are left out.
     pub(super) fn take(&mut self, ledger: &Ledger) -> BTreeMap<&'static str, u64> {
+        self.anonymous = self.anonymous.max(anonymous_bytes());
         let tags = Tag::ALL.map(|tag| (tag.name(), ledger.peak_bytes(tag) as u64));
         let all = tags.into_iter().chain([(TOTAL, ledger.total_peak_bytes() as u64)]);
         let step: BTreeMap<_, _> = all.filter(|(_, bytes)| *bytes > 0).collect();
@@ -30,6 +35,11 @@ impl Peaks {
             *most = (*most).max(*bytes);
         }
         step
+    }
+
+    /// The most private memory that was seen, in bytes.
+    pub(super) fn anonymous(&self) -> u64 {
+        self.anonymous
     }
 
     /// The most bytes of all tags together, so far.

@@ -11,7 +11,11 @@ impl Fitting<'_, '_, '_> {
     /// Scores the weights, shows what they write, and sets off what has to be; whether they are the
     /// best so far.
     pub(super) fn validate(&mut self) -> Result<bool, Error> {
-        let scores = self.trainer.validate(self.course.metric())?;
+        let scores = match self.trainer.validate(self.course.metric()) {
+            Err(error) if error.is_refusal() => return self.out_of_memory(error).map(|()| false),
+            scores => scores?,
+        };
+        self.tell_relief(false)?;
         let (step, best) = (self.trainer.standing.step, scores.best);
         let gap = scores.score.loss - self.trainer.standing.mean_loss();
         self.record_scores(&scores, gap)?;
@@ -63,7 +67,16 @@ impl Fitting<'_, '_, '_> {
         let trainer = &mut *self.trainer;
         let step = trainer.standing.step;
         let compute = trainer.recipe.compute;
-        let samples = trainer.objective.samples(&trainer.device, compute, &trainer.params)?;
+        let samples = trainer.objective.samples(&trainer.device, compute, &trainer.params);
+        if let Err(error) = &samples
+            && error.is_refusal()
+        {
+            // A run is not lost for want of a text that people may read.
+            let text = format!("no samples at step {step}: {}", error.first_line());
+            self.tell(step, "pressure", None, &text)?;
+            return Ok(None);
+        }
+        let samples = samples?;
         if let Some(Samples { texts, entropy }) = &samples {
             let line = SamplesLine { samples: texts, entropy: *entropy };
             self.tracker.samples(step, self.clock.seconds(), &line)?;

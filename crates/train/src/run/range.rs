@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use smidgen_codec::Ledger;
 use smidgen_data::Dataset;
 use smidgen_store::{RUN_TOML, RunDir, RunView, Which, config};
-use smidgen_tensor::Params;
+use smidgen_tensor::{Device, Params};
 
-use super::{Context, device, prepare, recipe};
+use super::{Context, prepare, recipe};
 use crate::init::first_values;
 use crate::lr_find::{lr_find, range_test};
 use crate::plan::settle;
+use crate::promise;
 use crate::source::dataset_facts;
 use crate::{
     Config, Error, Event, LanguageModel, LrCurve, Plan, RangeTest, Rate, Trainer, resolve,
@@ -45,7 +47,8 @@ pub fn lr_find_run(dir: &Path, test: &RangeTest, cx: Context<'_>) -> Result<LrCu
     let dataset = Dataset::open(run.path())?;
     let plan = resolve(&config, &dataset_facts(&dataset, cx.machine))?;
     cx.progress.event(Event::Plan(&plan));
-    let device = device(&plan, cx.machine);
+    // What is kept aside to be put back is in no plan.
+    let device = Device::cpu_at(Ledger::new(), plan.threads(), cx.machine.level);
     let mut params = Params::new();
     let model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
     let mut model = model.starting_from(first_values(dir, &plan.config));
@@ -91,7 +94,7 @@ fn try_rates(
     test: &RangeTest,
     cx: Context<'_>,
 ) -> Result<LrCurve, Error> {
-    let device = device(plan, cx.machine);
+    let device = promise::device(plan, &cx.machine);
     let mut params = Params::new();
     let model = LanguageModel::new(&device, plan, dataset, &mut params)?;
     let mut model = model.starting_from(first_values(run, &plan.config));

@@ -161,18 +161,14 @@ fn the_plan_is_what_the_ledger_finds() {
         let plan = plan_of(&place, &name);
         let view = RunView::open(&place.run(&name)).unwrap();
         let ledger: serde_json::Value = view.read_json("ledger.json").unwrap();
-        for tag in ["weights", "state", "grads"] {
-            let got = ledger[tag]["peak"].as_u64().unwrap();
-            assert_eq!(plan.bytes[tag], got, "{tag}: {name}");
+        for (tag, planned) in plan.bytes.iter().chain([(&"total", &plan.total_bytes)]) {
+            assert_eq!(ledger[tag]["peak"].as_u64(), Some(*planned), "{tag}: {name}");
         }
-        let got = ledger["activations"]["peak"].as_f64().unwrap();
-        let share = plan.bytes["activations"] as f64 / got;
-        assert!((0.9..1.15).contains(&share), "activations: {share} of {got}: {name}");
     }
 }
 
 /// The plan of a run that has its data.
-fn plan_of(place: &Place, name: &str) -> smidgen_train::Plan {
+pub(crate) fn plan_of(place: &Place, name: &str) -> smidgen_train::Plan {
     let view = RunView::open(&place.run(name)).unwrap();
     let text = view.read_text("run.toml").unwrap();
     let config = smidgen_store::config::parse(&text, "run.toml".as_ref()).unwrap();

@@ -101,7 +101,7 @@ fn what_contradicts_the_model_is_named_with_both() {
     assert!(fails("data.vocab=400").starts_with("`data.vocab`: expected 300"));
     assert!(fails("model.preset=tiny").starts_with("`model.preset`: expected none beside"));
     let agreeing = config(&place, &gguf, &["model.width=32"]);
-    let plan = dry_run(&agreeing, Machine::detect(), &mut Silent).unwrap();
+    let plan = dry_run(&agreeing, Machine::detect(), &mut Silent).unwrap().plan;
     assert_eq!((plan.spec.width, plan.spec.vocab), (32, 300));
 }
 

@@ -8,17 +8,18 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use serde::Serialize;
-use smidgen_store::{Bytes, Error as Store};
+use smidgen_store::Error as Store;
 use smidgen_train::{
-    Changes, Config, Context, Error, Machine, Outcome, Rate, Status, dry_run, find_done,
+    Changes, Config, Context, Error, Machine, Outcome, Outlook, Rate, Status, dry_run, find_done,
     fresh_run_dir, resume,
 };
 
 pub(super) use self::screen::Screen;
-use crate::exit::{Fault, INTERRUPTED};
+use super::plan::Budget;
+use crate::exit::{Fault, INTERRUPTED, OVER_BUDGET};
 use crate::{out, signals};
 
-pub(super) use self::tables::{outcome, shown};
+pub(super) use self::tables::{outcome, outlook, shown};
 
 /// Where runs go that name no folder.
 pub(super) const RUNS: &str = "runs";
@@ -74,9 +75,8 @@ pub(crate) struct Args {
     /// Compute threads [default: all this process may use]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Refuse a plan of more bytes, such as 2GiB [default: three quarters of the memory]
-    #[arg(long, value_name = "BYTES")]
-    memory: Option<Bytes>,
+    #[command(flatten)]
+    budget: Budget,
     /// Take files that the rules would skip; may be repeated
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
@@ -103,7 +103,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
     let mut screen = Screen::new(args.json, stop.clone());
     let outcome = match (&args.resume, &args.source) {
         (Some(run), _) => {
-            let (sets, override_config) = (args.changes(), args.override_config);
+            let (sets, override_config) = (args.changes()?, args.override_config);
             let changes = Changes { sets, override_config, extend: args.extend };
             resume(run, &changes, Context::new(&mut screen, &stop))
         }
@@ -162,13 +162,18 @@ fn check_out(dir: &Path) -> Result<()> {
 }
 
 fn plan(args: &Args, config: &Config, screen: &mut Screen) -> Result<u8> {
-    let plan = dry_run(config, Machine::detect(), screen);
+    let outlook = dry_run(config, Machine::detect(), screen);
     screen.finish()?;
-    let plan = plan?;
+    let outlook = outlook?;
     if args.json {
-        out::json(&plan)?;
+        out::json(&outlook)?;
     }
-    Ok(0)
+    Ok(budget_code(&outlook))
+}
+
+/// 0, or 4 for a plan that does not fit.
+pub(super) fn budget_code(outlook: &Outlook) -> u8 {
+    if outlook.plan.choice.fits { 0 } else { OVER_BUDGET }
 }
 
 impl Args {
@@ -207,7 +212,7 @@ impl Args {
     fn config(&self, source: &Path) -> Result<Config> {
         let mut config = Config::read(source, &self.sets)?;
         config.threads = self.threads.or(config.threads);
-        config.memory = self.memory.or(config.memory);
+        self.budget.apply(&mut config)?;
         config.model.init = self.init.clone().or(config.model.init);
         config.train.max_minutes = self.max_minutes.or(config.train.max_minutes);
         config.train.max_steps = self.max_steps.or(config.train.max_steps);
@@ -219,17 +224,17 @@ impl Args {
     }
 
     /// The same options as changes of a run's configuration.
-    fn changes(&self) -> Vec<String> {
+    fn changes(&self) -> Result<Vec<String>> {
         let mut sets = self.sets.clone();
+        sets.extend(self.budget.changes()?);
         sets.extend(self.threads.map(|threads| format!("threads={threads}")));
         sets.extend(self.tensorboard.then(|| "track.tensorboard=true".to_string()));
-        sets.extend(self.memory.map(|memory| format!("memory={}", memory.0)));
         // With a decimal point, because the key takes a fraction.
         sets.extend(self.max_minutes.map(|minutes| format!("train.max_minutes={minutes:?}")));
         if self.allow_unsandboxed {
             sets.push("validate.allow_unsandboxed=true".into());
         }
         sets.extend(self.max_steps.map(|steps| format!("train.max_steps={steps}")));
-        sets
+        Ok(sets)
     }
 }

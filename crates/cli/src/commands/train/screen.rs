@@ -242,6 +242,9 @@ impl Progress for Screen {
                 out::count(train_tokens),
                 out::count(val_tokens)
             )),
+            Event::Outlook(outlook) => {
+                self.say(format_args!("\n{}\n", tables::outlook(outlook)));
+            }
             Event::Plan(plan) => self.say(format_args!("\n{}\n", tables::plan(plan))),
             Event::Resumed { step } => self.say(format_args!("Going on from step {step}")),
             Event::Horizon { steps } => {

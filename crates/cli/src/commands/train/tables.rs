@@ -6,7 +6,7 @@ use std::path::Path;
 
 use smidgen_data::{Skipped, Summary, Tally};
 use smidgen_store::Bytes;
-use smidgen_train::{CompileRate, Outcome, Plan, Sample};
+use smidgen_train::{Choice, CompileRate, Outcome, Outlook, Plan, Sample};
 
 use super::screen::clock;
 use crate::out::{Table, count};
@@ -112,7 +112,8 @@ pub(crate) fn plan(plan: &Plan) -> String {
     let minutes =
         if plan.minutes < 0.1 { "under 0.1".into() } else { format!("about {:.1}", plan.minutes) };
     row("minutes", format!("{minutes}{}", limit.unwrap_or_default()));
-    format!("{table}\n\n{}", bytes(plan))
+    let decided = decided(&plan.choice);
+    format!("{table}\n\n{}\n\n{decided}", bytes(plan))
 }
 
 /// `1 head`, `2 heads`.
@@ -120,16 +121,49 @@ fn many(count: usize, name: &str) -> String {
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
+/// Bytes by tag, each at its own time, and together.
 fn bytes(plan: &Plan) -> Table {
-    let mut table = Table::new(&["bytes", "at most"]);
-    for (tag, bytes) in plan.bytes.iter().filter(|(_, bytes)| **bytes > 0) {
-        table.row([tag.to_string(), Bytes(*bytes).to_string()]);
+    let (choice, mut table) = (&plan.choice, Table::new(&["bytes", "at most"]));
+    let mut row = |name: &str, bytes| table.row([name.to_string(), Bytes(bytes).to_string()]);
+    plan.bytes.iter().for_each(|(tag, bytes)| row(tag, *bytes));
+    row("at once", plan.total_bytes);
+    row("process", choice.process_bytes);
+    row("together", choice.needed_bytes);
+    row("limit", choice.memory_bytes);
+    table
+}
+
+/// What was changed to fit, and what was preferred and does not.
+fn decided(choice: &Choice) -> Table {
+    let mut table = Table::new(&["memory", ""]).left(&[0, 1]);
+    let mut row = |name: &str, text: String| table.row([name.to_string(), text]);
+    let or_as_asked =
+        |levers: &[String]| if levers.is_empty() { "as asked".into() } else { levers.join(", ") };
+    row(if choice.fits { "fits" } else { "does not fit" }, or_as_asked(&choice.levers));
+    if let Some(rejected) = &choice.rejected {
+        row("rejected", or_as_asked(&rejected.levers));
+        let (needed, over) = (Bytes(rejected.needed_bytes), Bytes(rejected.over_bytes));
+        row("", format!("needs {needed}, {over} too much"));
     }
-    table.row(["together".to_string(), Bytes(plan.total_bytes).to_string()]);
-    if let Some(memory) = plan.config.memory {
-        table.row(["limit".to_string(), memory.to_string()]);
+    if let Some(offer) = &choice.offer {
+        let names: Vec<&str> = offer.allow.iter().map(|relax| relax.name()).collect();
+        row("offered", format!("--allow {}", names.join(",")));
+        row("", format!("{}: {}", offer.levers.join(", "), Bytes(offer.needed_bytes)));
     }
     table
+}
+
+/// A plan that is looked at: what it needs, what was decided, which contexts fit.
+pub(crate) fn outlook(outlook: &Outlook) -> String {
+    let mut table = Table::new(&["tier", "tokens", "granted", "bytes", ""]).left(&[0, 2, 4]);
+    for tier in &outlook.tiers {
+        let bytes = tier.needed_bytes.map_or("-".to_string(), |bytes| Bytes(bytes).to_string());
+        let granted = if tier.granted { "yes" } else { "no" }.to_string();
+        let context = count(tier.context as u64);
+        table.row([tier.name.to_string(), context, granted, bytes, tier.reason.clone()]);
+    }
+    let available = Bytes(outlook.available_bytes);
+    format!("{}\n\n{table}\n\n  the machine could give {available} now", plan(&outlook.plan))
 }
 
 /// What came out of a finished run.
@@ -162,7 +196,11 @@ pub(crate) fn outcome(outcome: &Outcome) -> String {
     }
     row("best", format!("{} bits per byte{best}", bpb(outcome.best_val_bpb)));
     row("speed", format!("{:.0} tokens/s", outcome.tokens_per_s));
-    row("memory", format!("{:.0} MiB at most", outcome.peak_rss_mib));
+    let (private, resident) = (outcome.peak_rss_anon_mib, outcome.peak_rss_mib);
+    row("memory", format!("{private:.0} MiB private, {resident:.0} MiB resident at most"));
+    if outcome.pressures > 0 {
+        row("", format!("refused {}, and saved", many(outcome.pressures as usize, "time")));
+    }
     table.to_string()
 }
 

@@ -26,9 +26,9 @@ use crate::tensor::View;
 use crate::{Device, Error, Format, Tensor};
 
 /// Rows of a tile: a multiple of the twelve rows of a register tile.
-const QUERIES: usize = 48;
+pub(crate) const QUERIES: usize = 48;
 /// Keys of a tile.
-const KEYS: usize = 256;
+pub(crate) const KEYS: usize = 256;
 
 /// Sizes of one attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
