@@ -42,7 +42,8 @@ impl CompileOptions {
     }
 }
 
-/// The compile rate of a model over Rust texts it was not trained on.
+/// The compile rate of a model over Rust texts it was not trained on. `written` is told how many
+/// completions there are, after each.
 ///
 /// # Errors
 /// [`Error::Eval`] where there is no compiler, no sandbox, or nothing to complete.
@@ -51,10 +52,11 @@ pub fn compile_rate(
     model: &TrainedModel,
     texts: &[String],
     options: &CompileOptions,
+    written: &mut dyn FnMut(u64),
 ) -> Result<CompileReport, Error> {
     let TrainedModel { decoder, params, tokenizer, compute, .. } = model;
     let compiling = Compiling::of(texts, tokenizer, decoder.spec().context, options)?;
-    compiling.report(device, *compute, decoder, params, tokenizer)
+    compiling.report(device, *compute, decoder, params, tokenizer, written)
 }
 
 /// The documents that a run holds out, the first eight megabytes of them.
@@ -134,7 +136,7 @@ impl Compiling {
         params: &Params,
         tokenizer: &Tokenizer,
     ) -> Result<CompileRate, Error> {
-        let report = self.report(device, compute, decoder, params, tokenizer)?;
+        let report = self.report(device, compute, decoder, params, tokenizer, &mut |_| {})?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(CompileRate {
             samples: count(report.samples),
@@ -152,6 +154,7 @@ impl Compiling {
         decoder: &Decoder,
         params: &Params,
         tokenizer: &Tokenizer,
+        written: &mut dyn FnMut(u64),
     ) -> Result<CompileReport, Error> {
         let longest = self.prompts.iter().map(Vec::len).max().unwrap_or(0);
         let mut session = Session::new(device, compute, decoder, params, longest + self.tokens)?;
@@ -163,6 +166,7 @@ impl Compiling {
             let goes_on = |_: &[f32], next| !tokenizer.ends(next);
             let ids = complete(&mut session, &mut sampler, prompt, self.tokens, goes_on)?;
             completions.push(tokenizer.decode(&ids));
+            written(completions.len() as u64);
         }
         Ok(self.task.score(&completions)?)
     }

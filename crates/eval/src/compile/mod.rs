@@ -51,6 +51,10 @@ pub struct CompileReport {
     /// function is never closed), `syntax`, `other`, `time`, `crash` (of the
     /// compiler, memory that ran out included).
     pub failures: BTreeMap<String, usize>,
+    /// The version line of the compiler: another one may judge otherwise.
+    pub rustc: String,
+    /// Whether programs were compiled in isolation.
+    pub isolated: bool,
 }
 
 impl CompileTask {
@@ -88,16 +92,6 @@ impl CompileTask {
         &self.prompts
     }
 
-    /// The compiler's own version line.
-    pub fn rustc_version(&self) -> &str {
-        self.rustc.version()
-    }
-
-    /// Whether programs are compiled in isolation.
-    pub fn isolated(&self) -> bool {
-        self.rustc.isolated()
-    }
-
     /// Judges one completion for each prompt, in their order.
     ///
     /// # Errors
@@ -114,7 +108,9 @@ impl CompileTask {
             Some(program) => self.rustc.judge(&program),
             None => Ok(Verdict::Unparsed("unfinished".to_owned())),
         });
-        Ok(report(&verdicts.collect::<Result<Vec<_>, _>>()?))
+        let report = report(&verdicts.collect::<Result<Vec<_>, _>>()?);
+        let (rustc, isolated) = (self.rustc.version().to_owned(), self.rustc.isolated());
+        Ok(CompileReport { rustc, isolated, ..report })
     }
 }
 
@@ -142,7 +138,7 @@ fn report(verdicts: &[Verdict]) -> CompileReport {
     }
     let rate = if samples == 0 { 0.0 } else { compiled as f64 / samples as f64 };
     let (low, high) = wilson(compiled, samples);
-    CompileReport { samples, parsed, compiled, rate, low, high, failures }
+    CompileReport { samples, parsed, compiled, rate, low, high, failures, ..Default::default() }
 }
 
 #[cfg(test)]

@@ -76,7 +76,9 @@ fn the_rate_of_a_finished_run_is_that_of_its_last_validation() {
         policy: SandboxPolicy::default(),
     };
     let texts = held_out_texts(&run).unwrap();
-    let report = compile_rate(&device, &model, &texts, &options).unwrap();
+    let mut written = 0;
+    let report = compile_rate(&device, &model, &texts, &options, &mut |n| written = n).unwrap();
+    assert_eq!(written, 3);
     let last = outcome.compile.unwrap();
     assert_eq!(
         (report.samples, report.parsed, report.compiled),
@@ -84,7 +86,7 @@ fn the_rate_of_a_finished_run_is_that_of_its_last_validation() {
     );
     assert_eq!(report.failures.values().sum::<usize>() + report.compiled, 3);
     let fewer = CompileOptions { samples: 2, ..options };
-    assert_eq!(compile_rate(&device, &model, &texts, &fewer).unwrap().samples, 2);
+    assert_eq!(compile_rate(&device, &model, &texts, &fewer, &mut |_| {}).unwrap().samples, 2);
 }
 
 #[test]
