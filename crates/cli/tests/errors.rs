@@ -121,8 +121,8 @@ fn damaged_runs_are_refused_by_name() {
 #[test]
 fn options_of_generate_are_judged_before_a_model_is_loaded() {
     let place = Place::new();
-    fails(place.smidgen(&["generate", "nothing"]), 3, "expected a run directory at nothing");
-    fails(place.smidgen(&["generate", "text"]), 3, "expected a run directory with `run.toml`");
+    fails(place.smidgen(&["generate", "nothing"]), 3, "got nothing at nothing");
+    fails(place.smidgen(&["generate", "text"]), 3, "got a folder without `run.toml`");
     fails(place.smidgen(&["generate", "text", "--temperature", "-1"]), 2, "`temperature`");
     fails(place.smidgen(&["generate", "text", "--top-p", "0"]), 2, "`top_p`");
     fails(place.smidgen(&["generate", "text", "--ckpt", "worst"]), 2, "got `worst`");

@@ -89,20 +89,28 @@ impl RunView {
             found
                 .extend(temporaries.map(|name| Leftover::new(folder.join(name), Waste::Temporary)));
         }
-        // Only what is older than a checkpoint of which every byte was checked, and not the best
-        // one: somebody may still want to save what can be saved of that.
-        let newest = self.newest_valid().ok().flatten().map(|(checkpoint, _)| checkpoint.step());
+        // Not the best one: somebody may still want to save what can be saved of that.
         let best = self.best().unwrap_or(None);
-        for step in steps.into_iter().filter(|step| Some(*step) < newest && Some(*step) != best) {
-            let folder = self.step_folder(step);
-            let aside = replaced(&folder);
-            if is_damaged(&folder) {
-                found.push(Leftover::new(folder, Waste::Checkpoint));
-            } else if folder.exists() && aside.exists() {
-                found.push(Leftover::new(aside, Waste::Checkpoint));
-            }
+        let wastes = |step: &u64| self.waste_of(*step).map(|path| (*step, path));
+        let wastes: Vec<(u64, PathBuf)> =
+            steps.iter().filter(|step| Some(**step) != best).filter_map(wastes).collect();
+        if !wastes.is_empty() {
+            // Only what is older than a checkpoint of which every byte was checked.
+            let newest = self.newest_valid().ok().flatten().map(|(newest, _)| newest.step());
+            let older = wastes.into_iter().filter(|(step, _)| Some(*step) < newest);
+            found.extend(older.map(|(_, path)| Leftover::new(path, Waste::Checkpoint)));
         }
         Ok(found)
+    }
+
+    /// A step's checkpoint where it is damaged, or the half of a replacement beside it.
+    fn waste_of(&self, step: u64) -> Option<PathBuf> {
+        let folder = self.step_folder(step);
+        let aside = replaced(&folder);
+        if is_damaged(&folder) {
+            return Some(folder);
+        }
+        (folder.exists() && aside.exists()).then_some(aside)
     }
 
     /// Whether nothing is in the folder but what every run begins with.

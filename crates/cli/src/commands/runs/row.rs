@@ -55,7 +55,6 @@ pub(super) struct Row {
 pub(super) struct Seen {
     pub(super) row: Row,
     pub(super) outcome: Option<Outcome>,
-    pub(super) metrics: Vec<Value>,
     pub(super) config: Option<Config>,
     /// What could not be read, and why.
     pub(super) problems: Vec<String>,
@@ -88,7 +87,11 @@ impl Seen {
             true => run.read_json(OUTCOME_JSON).map_err(|e| note(e.to_string())).ok(),
             false => None,
         };
-        let metrics = run.metrics().map_err(|e| note(e.to_string())).ok();
+        // A finished run says it all in its outcome; its metrics may be long.
+        let metrics = match &outcome {
+            Some(_) => Some(Vec::new()),
+            None => run.metrics().map_err(|e| note(e.to_string())).ok(),
+        };
         let config = read_config(run).map_err(|e| note(e.to_string())).ok();
         let damaged = metrics.is_none() || config.is_none();
         let metrics = metrics.unwrap_or_default();
@@ -99,7 +102,7 @@ impl Seen {
             _ => State::Stopped,
         };
         let row = row(run, outcome.as_ref(), &metrics, status);
-        Seen { row, outcome, metrics, config, problems }
+        Seen { row, outcome, config, problems }
     }
 
     /// Every figure by its name, and every value of the configuration by its dotted key; `None`

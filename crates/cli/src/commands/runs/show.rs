@@ -40,12 +40,14 @@ struct Details {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let run = RunView::open(&args.run)?;
-    let Seen { row, outcome, metrics, config, mut problems } = Seen::read(&run);
+    let Seen { row, outcome, config, mut problems } = Seen::read(&run);
     let mut note = |error: smidgen_store::Error| problems.push(error.to_string());
     let checkpoints = run.steps().map_err(&mut note).unwrap_or_default();
     let best_checkpoint = run.best().map_err(&mut note).unwrap_or_default();
     let is_validation = |line: &Value| line.get("val_loss").is_some();
+    let metrics = run.metrics().map_err(&mut note).unwrap_or_default();
     let validations = metrics.into_iter().filter(is_validation).collect();
+    problems.dedup();
     let details =
         Details { row, outcome, checkpoints, best_checkpoint, validations, config, problems };
     if args.json { out::json(&details) } else { text(&details) }
