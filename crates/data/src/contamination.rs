@@ -136,7 +136,7 @@ mod tests {
         let loud = THIRTEEN.to_uppercase().replace(' ', ", ");
         let (mut corpus, mut split) = corpus(&[twelve, &loud, "clean", THIRTEEN]);
         let (_folder, path) = written("test.txt", &format!("before {THIRTEEN} behind"));
-        drop_contaminated(&mut corpus, &mut split, &[path.clone()], 2).unwrap();
+        drop_contaminated(&mut corpus, &mut split, std::slice::from_ref(&path), 2).unwrap();
         let names = |side: &[Piece]| -> Vec<String> {
             side.iter().map(|piece| corpus.documents[piece.document].name.clone()).collect()
         };
