@@ -5,10 +5,11 @@ mod common;
 use common::{Place, fails, stdout};
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 15] = [
     &[],
     &["train"],
     &["generate"],
+    &["export"],
     &["runs"],
     &["runs", "list"],
     &["runs", "show"],

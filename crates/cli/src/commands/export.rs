@@ -25,8 +25,6 @@ const QUIET: Duration = Duration::from_secs(2);
     smidgen export runs/notes --to gguf --type q8_0 --out notes.gguf\n  \
     smidgen export model.gguf --to safetensors --type bf16 --out model-hf")]
 pub(crate) struct Args {
-    #[command(flatten)]
-    from: ModelArgs,
     /// What to write
     #[arg(long, value_name = "KIND")]
     to: To,
@@ -36,6 +34,8 @@ pub(crate) struct Args {
     /// The folder or file, which must be new; an empty folder will do
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
+    #[command(flatten)]
+    from: ModelArgs,
     /// Print one object on one line
     #[arg(long)]
     json: bool,
