@@ -1,50 +1,18 @@
 //! GGUF files: as the reference writes them, any that we write, and damaged ones.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/heap.rs"]
+mod heap;
+
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use smidgen_codec::{Format, Packed, Rounding};
 use smidgen_store::{Error, GgufArray, GgufFile, GgufInfo, GgufType, GgufValue, write_gguf};
 
-/// Counts what this thread holds on the heap.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-}
-
-#[allow(unsafe_code)]
-// SAFETY: every call goes to the system's allocator with the same arguments; the counters are plain
-// numbers of the thread, without a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.set(HELD.get() + layout.size());
-        PEAK.set(PEAK.get().max(HELD.get()));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        HELD.set(HELD.get().saturating_sub(layout.size()));
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static HEAP: Counting = Counting;
-
-/// Opens bytes, and holds what that takes against the promise: 8 times the bytes and 1 MiB.
+/// Opens bytes, within the promised memory.
 fn open(bytes: &[u8]) -> Result<GgufFile, Error> {
-    let (owned, limit) = (bytes.to_vec(), 8 * bytes.len() + (1 << 20));
-    let before = HELD.get();
-    PEAK.set(before);
-    let opened = GgufFile::from_bytes(Path::new("m.gguf"), owned);
-    let taken = PEAK.get() - before;
-    assert!(taken <= limit, "{taken} bytes for {} of input", bytes.len());
-    opened
+    let owned = bytes.to_vec();
+    heap::within(bytes.len(), || GgufFile::from_bytes(Path::new("m.gguf"), owned))
 }
 
 #[track_caller]

@@ -3,6 +3,7 @@
 //! Layout: 8 bytes little-endian header length, a JSON header padded with spaces to 8 bytes, then
 //! the data without gaps.
 
+mod header;
 mod read;
 mod write;
 
@@ -31,10 +32,13 @@ impl TensorInfo {
 
     /// Bytes of its data; `None` where that is no whole number or does not fit.
     pub fn bytes(&self) -> Option<usize> {
-        let bits = self.dtype.bitsize();
-        let bits = self.shape.iter().try_fold(bits, |product, dim| product.checked_mul(*dim))?;
-        bits.is_multiple_of(8).then_some(bits / 8)
+        bytes_of(self.dtype, &self.shape)
     }
+}
+
+fn bytes_of(dtype: Dtype, shape: &[usize]) -> Option<usize> {
+    let bits = shape.iter().try_fold(dtype.bitsize(), |product, dim| product.checked_mul(*dim))?;
+    bits.is_multiple_of(8).then_some(bits / 8)
 }
 
 #[cfg(test)]

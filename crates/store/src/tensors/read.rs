@@ -5,9 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::tensor::Metadata;
 
 use super::Dtype;
+use super::header::{Entry, Header};
 use crate::Error;
 
 /// The largest header read, as in the reference implementation.
@@ -29,7 +29,7 @@ pub struct TensorView<'a> {
 pub struct TensorFile {
     path: PathBuf,
     map: Mmap,
-    metadata: Metadata,
+    header: Header,
     data_start: usize,
 }
 
@@ -40,8 +40,8 @@ impl TensorFile {
         let file = File::open(path).map_err(Error::at("open", path))?;
         let map = map(&file).map_err(Error::at("map", path))?;
         let not_whole = |got: String| Error::corrupt(path, "a whole safetensors file", got);
-        let (metadata, data_start) = parse(&map).map_err(not_whole)?;
-        Ok(TensorFile { path: path.to_path_buf(), map, metadata, data_start })
+        let (header, data_start) = parse(&map).map_err(not_whole)?;
+        Ok(TensorFile { path: path.to_path_buf(), map, header, data_start })
     }
 
     /// The file's path.
@@ -51,31 +51,30 @@ impl TensorFile {
 
     /// Every tensor's name, in the order of the data.
     pub fn names(&self) -> Vec<String> {
-        self.metadata.offset_keys()
+        self.header.tensors.iter().map(|tensor| tensor.name.to_string()).collect()
     }
 
     /// Whether there is a tensor of that name.
     pub fn contains(&self, name: &str) -> bool {
-        self.metadata.info(name).is_some()
+        self.header.find(name).is_some()
     }
 
     /// The free text of the header.
     pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+        self.header.metadata.get(key).map(String::as_str)
     }
 
     /// A tensor, in place. Fails with [`Error::Tensor`] where there is none of that name.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, Error> {
-        let info = self.info(name)?;
-        let (start, end) = info.data_offsets;
-        let data = &self.map[self.data_start + start..self.data_start + end];
-        Ok(TensorView { dtype: info.dtype, shape: &info.shape, data })
+        let entry = self.entry(name)?;
+        let data = &self.map[self.data_start + entry.start..self.data_start + entry.end];
+        Ok(TensorView { dtype: entry.dtype, shape: &entry.shape, data })
     }
 
     /// Reads a tensor's bytes into `out` past the map, so that a large file read once does not
     /// count as resident memory. Fails with [`Error::Tensor`] unless `out` has its exact length.
     pub fn read_into(&self, name: &str, out: &mut [u8]) -> Result<(), Error> {
-        let (start, end) = self.info(name)?.data_offsets;
+        let Entry { start, end, .. } = *self.entry(name)?;
         if out.len() != end - start {
             let (expected, got) = (format!("{} bytes", out.len()), end - start);
             return Err(self.wrong(name, expected, format!("{got} bytes")));
@@ -87,9 +86,9 @@ impl TensorFile {
         File::open(&self.path).and_then(read).map_err(Error::at("read", &self.path))
     }
 
-    fn info(&self, name: &str) -> Result<&safetensors::tensor::TensorInfo, Error> {
+    fn entry(&self, name: &str) -> Result<&Entry, Error> {
         let missing = || self.wrong(name, "a tensor of that name".into(), "none".into());
-        self.metadata.info(name).ok_or_else(missing)
+        self.header.find(name).ok_or_else(missing)
     }
 
     fn wrong(&self, name: &str, expected: String, got: String) -> Error {
@@ -106,9 +105,7 @@ pub(crate) fn map(file: &File) -> io::Result<Mmap> {
 }
 
 /// The header, and where the data begins.
-///
-/// The library's own reader adds offsets without a check; here the sum is checked first.
-pub(super) fn parse(bytes: &[u8]) -> Result<(Metadata, usize), String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<(Header, usize), String> {
     let (length, rest) =
         bytes.split_first_chunk::<8>().ok_or_else(|| format!("{} bytes", bytes.len()))?;
     let length = u64::from_le_bytes(*length);
@@ -116,10 +113,5 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Metadata, usize), String> {
         return Err(format!("a header of {length} bytes in a file of {} bytes", bytes.len()));
     }
     let (header, data) = rest.split_at(length as usize);
-    let metadata: Metadata =
-        serde_json::from_slice(header).map_err(|e| format!("a header with {e}"))?;
-    if metadata.data_len() != data.len() {
-        return Err(format!("{} data bytes instead of {}", data.len(), metadata.data_len()));
-    }
-    Ok((metadata, 8 + length as usize))
+    Ok((Header::parse(header, data.len())?, 8 + length as usize))
 }
