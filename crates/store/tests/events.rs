@@ -43,7 +43,6 @@ fn killed_and_resumed(path: &Path) -> RunView {
     let run = open(Disk, path).unwrap();
     let mut writer = EventWriter::create(&run, 4).unwrap();
     steps(&mut writer, 4..=6).unwrap();
-    writer.sync().unwrap();
     RunView::open(path).unwrap()
 }
 
@@ -108,7 +107,6 @@ fn every_fault_is_told_and_the_next_record_is_whole() {
             writer.scalars(1, &[("a".into(), 1.0)]),
             writer.text(2, "b", "text"),
             writer.scalars(3, &[("a".into(), 3.0)]),
-            writer.sync(),
         ];
         lines.into_iter().filter_map(Result::err).collect()
     };

@@ -180,12 +180,10 @@ impl Tracker {
         })
     }
 
-    /// Forces everything to the device.
+    /// Forces the metrics to the device. Events say nothing that is not there as well, and a second
+    /// wait for the device would cost more than all the writing.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
-        self.timed(|tracker| {
-            tracker.metrics.sync()?;
-            Ok(tracker.events.as_mut().map_or(Ok(()), EventWriter::sync)?)
-        })
+        self.timed(|tracker| Ok(tracker.metrics.sync()?))
     }
 
     /// Seconds spent in here since the last call.

@@ -17,7 +17,8 @@ const DT_STRING: u64 = 7;
 const DATA_CLASS_TENSOR: u64 = 2;
 
 /// An event file of a run, open for appending. Every process begins its own: what a killed one
-/// left torn at the end of its file stays there and harms nobody.
+/// left torn at the end of its file stays there and harms nobody. Nothing is forced to the device: a
+/// killed process loses nothing, a power cut the last seconds.
 pub struct EventWriter {
     files: Arc<dyn Files>,
     path: PathBuf,
@@ -69,11 +70,6 @@ impl EventWriter {
     /// A text of one step, shown under the text tab as Markdown. Fails as [`Self::scalars`] does.
     pub fn text(&mut self, step: u64, tag: &str, text: &str) -> Result<(), Error> {
         self.append(step, |event| event.message(5, text_summary(tag, text)))
-    }
-
-    /// Forces what was appended to the device.
-    pub fn sync(&mut self) -> Result<(), Error> {
-        self.sink.sync().map_err(Error::at("sync", &self.path))
     }
 
     fn append(&mut self, step: u64, fill: impl FnOnce(Message) -> Message) -> Result<(), Error> {
