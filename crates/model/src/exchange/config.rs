@@ -8,16 +8,27 @@ use super::Family;
 use super::fields::{Field, Fields};
 use crate::{Error, Spec};
 
+/// Several times the longest description of a model that is computed here. As a tree it takes up to
+/// fifty times its bytes, which a damaged file must not decide on.
+const MOST_BYTES: usize = 20 << 10;
+
 /// The spec of a `config.json`, and its family; `file` is only named in errors.
 ///
 /// # Errors
 /// [`Error::Foreign`] naming the first key that asks for what a decoder here does not compute, and
 /// [`Error::Spec`] for sizes that do not fit.
 pub fn spec_of_config(text: &[u8], file: &Path) -> Result<(Spec, &'static Family), Error> {
-    let config: Map<String, Value> = serde_json::from_slice(text).map_err(|error| {
-        let (key, expected) = ("config.json".into(), "a JSON object".into());
-        Error::Foreign { file: file.into(), key, expected, got: error.to_string() }
-    })?;
+    let bad = |expected: String, got| Error::Foreign {
+        file: file.into(),
+        key: "config.json".into(),
+        expected,
+        got,
+    };
+    if text.len() > MOST_BYTES {
+        return Err(bad(format!("at most {MOST_BYTES} bytes"), format!("{} bytes", text.len())));
+    }
+    let config: Map<String, Value> = serde_json::from_slice(text)
+        .map_err(|error| bad("a JSON object".into(), error.to_string()))?;
     let get = |key: &str| field(lookup(&config, key));
     let fields = Fields { file, prefix: "", get: &get };
     let known: Vec<&str> = super::FAMILIES.iter().map(|family| family.model_type).collect();
@@ -248,6 +259,8 @@ mod tests {
         missing.as_object_mut().unwrap().remove("vocab_size");
         assert!(read(&missing).unwrap_err().to_string().contains("got none"));
         assert!(matches!(read(&json!([])), Err(Error::Foreign { .. })));
+        missing["note"] = json!("x".repeat(MOST_BYTES));
+        assert!(read(&missing).unwrap_err().to_string().contains("expected at most"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod llama2c;
 mod metadata;
 mod names;
 mod rows;
+mod shards;
 mod source;
 mod write;
 

@@ -1,6 +1,6 @@
 //! A model of another program: what it is, and its weights into the parameters of a decoder.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use smidgen_codec::{Format, Packed, Tag};
@@ -11,13 +11,12 @@ use super::family::Family;
 use super::llama2c::Llama2c;
 use super::names::Scheme;
 use super::rows::{pairs_to_halves, turns};
+use super::shards::{open_shards, read};
 use super::{spec_of_config, spec_of_gguf};
 use crate::spec::ParamShape;
 use crate::{Error, Spec};
 
 const CONFIG: &str = "config.json";
-const WHOLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 /// Parameters of a block at least.
 const LEAST_OF_BLOCK: usize = 9;
 
@@ -295,60 +294,5 @@ fn folder(path: &Path) -> Result<(Spec, Weights), Error> {
     let config = path.join(CONFIG);
     let text = read(&config, "a model folder with `config.json`")?;
     let (spec, _) = spec_of_config(&text, &config)?;
-    let files = match path.join(INDEX) {
-        index if index.is_file() => shards(path, &index)?,
-        _ => vec![TensorFile::open(&path.join(WHOLE)).map_err(|error| absent(path, error))?],
-    };
-    Ok((spec, Weights::Safetensors(files)))
-}
-
-fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, Store> {
-    std::fs::read(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => Store::Missing { what, path: path.into() },
-        _ => Store::Io { action: "read", path: path.into(), source },
-    })
-}
-
-/// A folder with weights in another form says which.
-fn absent(folder: &Path, error: Store) -> Store {
-    let pickled = folder.join("pytorch_model.bin");
-    if pickled.exists() && !folder.join(WHOLE).exists() {
-        let (expected, got) = (format!("`{WHOLE}`"), "pickled weights, which are programs".into());
-        return Store::Corrupt { file: pickled, expected, got };
-    }
-    error
-}
-
-/// The files that an index names, each once.
-fn shards(folder: &Path, index: &Path) -> Result<Vec<TensorFile>, Error> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let bad = |expected: &str, got: String| Store::Corrupt {
-        file: index.into(),
-        expected: expected.into(),
-        got,
-    };
-    let text = read(index, "an index of weights")?;
-    let Index { weight_map } = serde_json::from_slice(&text)
-        .map_err(|error| bad("a `weight_map` of file names", error.to_string()))?;
-    let names: std::collections::BTreeSet<&String> = weight_map.values().collect();
-    let mut files = Vec::with_capacity(names.len());
-    for name in names {
-        let plain = Path::new(name).file_name().is_some_and(|plain| plain == name.as_str());
-        if !plain {
-            let got = format!("`{}`", name.chars().take(80).collect::<String>());
-            return Err(bad("names of files in this folder", got).into());
-        }
-        files.push(TensorFile::open(&folder.join(name))?);
-    }
-    // A tensor in two files would be one of them by chance.
-    let mut seen = HashSet::new();
-    for name in files.iter().flat_map(TensorFile::names) {
-        if !seen.insert(name.clone()) {
-            return Err(bad("each tensor once", format!("`{name}` in two files")).into());
-        }
-    }
-    Ok(files)
+    Ok((spec, Weights::Safetensors(open_shards(path)?)))
 }
