@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, export, generate, lr_find, plan, report, runs, train};
+use crate::commands::{bench, eval, export, generate, lr_find, plan, report, runs, train};
 use crate::logs;
 
 /// Train, fine-tune and link language models on a byte budget.
@@ -29,6 +29,7 @@ enum Verb {
     Train(train::Args),
     LrFind(lr_find::Args),
     Generate(generate::Args),
+    Eval(eval::Args),
     Export(export::Args),
     Plan(plan::Args),
     Runs(runs::Args),
@@ -45,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Verb::Train(args) => return train::run(args),
         Verb::LrFind(args) => return lr_find::run(&args),
         Verb::Generate(args) => generate::run(args)?,
+        Verb::Eval(args) => eval::run(args)?,
         Verb::Export(args) => export::run(args)?,
         Verb::Plan(args) => return plan::run(args),
         Verb::Runs(args) => runs::run(args)?,

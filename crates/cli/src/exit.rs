@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 
 use smidgen_data::Error as Data;
+use smidgen_eval::Error as Eval;
 use smidgen_model::Error as Model;
 use smidgen_optim::Error as Optim;
 use smidgen_store::Error as Store;
@@ -81,6 +82,7 @@ fn known(cause: &(dyn StdError + 'static)) -> Option<u8> {
         .or_else(|| cause.downcast_ref::<Store>().map(store))
         .or_else(|| cause.downcast_ref::<Model>().map(model))
         .or_else(|| cause.downcast_ref::<Optim>().map(optim))
+        .or_else(|| cause.downcast_ref::<Eval>().map(eval))
 }
 
 fn train(error: &Train) -> u8 {
@@ -102,6 +104,17 @@ fn train(error: &Train) -> u8 {
         | Train::NotAModel { .. }
         | Train::NoTokenizer { .. } => UNREADABLE,
         Train::OverBudget { .. } | Train::NoRelief { .. } => OVER_BUDGET,
+        _ => FAILED,
+    }
+}
+
+fn eval(error: &Eval) -> u8 {
+    match error {
+        Eval::Store(error) => store(error),
+        Eval::Data(error) => data(error),
+        Eval::Model(error) => model(error),
+        Eval::Range { .. } => USAGE,
+        Eval::NoText | Eval::NoPrompts { .. } => UNREADABLE,
         _ => FAILED,
     }
 }

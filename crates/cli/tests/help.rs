@@ -5,10 +5,11 @@ mod common;
 use common::{Place, fails, stdout};
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 15] = [
+const COMMANDS: [&[&str]; 16] = [
     &[],
     &["train"],
     &["generate"],
+    &["eval"],
     &["export"],
     &["runs"],
     &["runs", "list"],

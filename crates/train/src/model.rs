@@ -20,6 +20,8 @@ pub struct TrainedModel {
     pub tokenizer: Tokenizer,
     /// The operand format it was trained with.
     pub compute: Compute,
+    /// Tokens it saw at once in training; what it was made for where that is not known.
+    pub context: usize,
     /// Steps it was trained for, where it is of a run.
     pub step: Option<u64>,
 }
@@ -40,6 +42,7 @@ pub(crate) struct Found {
     pub(crate) spec: Spec,
     pub(crate) tokenizer: Tokenizer,
     compute: Compute,
+    context: usize,
     place: Place,
 }
 
@@ -53,7 +56,7 @@ impl Found {
     pub(crate) fn other(source: ModelSource, tokenizer: Tokenizer) -> Found {
         // Exactly as the weights are given; bf16 operands would be another rounding.
         let (spec, compute) = (source.spec().clone(), Compute::F32);
-        Found { spec, tokenizer, compute, place: Place::Other(source) }
+        Found { context: spec.context, spec, tokenizer, compute, place: Place::Other(source) }
     }
 
     /// Fills the parameters of a decoder of its shape.
@@ -74,12 +77,12 @@ impl Found {
         let mut params = Params::new();
         let decoder = Decoder::new(device, self.spec.clone(), &mut params)?;
         self.load(device, &mut params)?;
-        let Found { tokenizer, compute, place, .. } = self;
+        let Found { tokenizer, compute, context, place, .. } = self;
         let step = match place {
             Place::Run { checkpoint, .. } => Some(checkpoint.step()),
             Place::Other(_) => None,
         };
-        Ok(TrainedModel { decoder, params, tokenizer, compute, step })
+        Ok(TrainedModel { decoder, params, tokenizer, compute, context, step })
     }
 
     /// A name for the weights, tokenizer included: other bytes have another.
@@ -128,8 +131,9 @@ pub(crate) fn find_in_run(run: &RunView, which: Which, weights: Weights) -> Resu
         let (step, run) = (checkpoint.step(), run.path().to_path_buf());
         return Err(Error::NoEma { step, run });
     }
-    let (compute, place) = (plan.compute(), Place::Run { checkpoint, weights });
-    Ok(Found { spec: plan.spec, tokenizer, compute, place })
+    let (compute, context) = (plan.compute(), plan.context());
+    let place = Place::Run { checkpoint, weights };
+    Ok(Found { spec: plan.spec, tokenizer, compute, context, place })
 }
 
 /// The tokenizer beside a checkpoint must be the one it was trained with.

@@ -1,21 +1,17 @@
 //! `export`: a model into the files of other programs.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use smidgen_codec::Format;
 use smidgen_store::{Bytes, Disk, Which};
 use smidgen_train::{Export, Exported, TrainedModel, export_folder, export_gguf};
 
+use crate::commands::late::LateBar;
 use crate::commands::model::ModelArgs;
 use crate::exit::Fault;
 use crate::out;
-
-/// What takes less time is done before a person wonders.
-const QUIET: Duration = Duration::from_secs(2);
 
 /// Write a model for other programs: a folder for transformers, or a GGUF file for llama.cpp.
 #[derive(Debug, clap::Args)]
@@ -97,27 +93,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 fn export(args: &Args, model: &TrainedModel, format: Format) -> Result<Exported> {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
-        .with_style(style("  {bytes} written, {bytes_per_sec}"));
-    let started = Instant::now();
-    let mut progress = |bytes| {
-        if bar.is_hidden() && started.elapsed() > QUIET {
-            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(4));
-        }
-        bar.set_position(bytes);
-    };
+    let bar = LateBar::new("  {bytes} written, {bytes_per_sec}", None);
+    let mut progress = |bytes| bar.at(bytes);
     let from = &args.from.model;
     let export = Export { model, from, format, files: &Disk, progress: &mut progress };
-    let exported = match args.to {
+    Ok(match args.to {
         To::Safetensors => export_folder(export, &args.out),
         To::Gguf => export_gguf(export, &args.out),
-    };
-    bar.finish_and_clear();
-    Ok(exported?)
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the template is legal")
+    }?)
 }
 
 fn show(args: &Args, report: &Report) -> Result<()> {

@@ -138,7 +138,10 @@ fn generate(
     note_context(model, capacity);
     let mut session = Session::new(device, model.compute, &model.decoder, &model.params, capacity)?;
     let mut writer = Writer::new(args);
-    let mut stream = TokenStream::new(tokenizer);
+    let mut stream = match prompt {
+        "" => TokenStream::new(tokenizer),
+        _ => TokenStream::within(tokenizer),
+    };
     let mut logits = session.feed(&ids)?;
     let (started, mut tokens, mut end) = (Instant::now(), 0, End::Length);
     while tokens < u64::from(args.max_tokens) {
@@ -172,7 +175,7 @@ fn generate(
 }
 
 fn note_context(model: &TrainedModel, tokens: usize) {
-    let context = model.decoder.spec().context;
+    let context = model.context;
     if tokens > context {
         out::note(format_args!(
             "note: {tokens} tokens are more than the {context} this model was trained to see at once"

@@ -1,8 +1,10 @@
 //! One file or folder per verb.
 
 pub(crate) mod bench;
+pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod generate;
+mod late;
 pub(crate) mod lr_find;
 mod model;
 pub(crate) mod plan;

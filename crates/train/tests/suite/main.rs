@@ -12,6 +12,7 @@ mod init;
 mod lr_find;
 mod objective;
 mod pressure;
+mod reference;
 mod resume;
 mod samples;
 mod watching;
