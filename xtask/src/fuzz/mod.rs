@@ -190,6 +190,29 @@ mod tests {
         }
     }
 
+    /// Seeds are small; the tables of a large vocabulary are what memory goes into.
+    #[test]
+    #[allow(clippy::print_stderr)] // A skipped test says so.
+    fn published_tokenizers_are_read_within_the_limit() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/tokenizers");
+        for (reader, file) in [
+            ("tokenizer", "gpt2/tokenizer.json"),
+            ("tokenizer", "phi-2/tokenizer.json"),
+            ("tokenizer", "phi-3-mini/tokenizer.json"),
+            ("sentencepiece", "mistral/tokenizer.model.v1"),
+            ("sentencepiece", "mistral/mistral_instruct_tokenizer_240323.model.v3"),
+        ] {
+            let Ok(input) = std::fs::read(data.join(file)) else {
+                eprintln!("skipped: no test data `{file}`");
+                continue;
+            };
+            let target = TARGETS.iter().find(|target| target.name == reader).unwrap();
+            let bytes = try_input(target, Path::new("/"), &input);
+            let bytes = bytes.unwrap_or_else(|fault| panic!("{file}: {fault}"));
+            assert!(bytes < 5 * input.len(), "{file}: {bytes} bytes for {}", input.len());
+        }
+    }
+
     #[test]
     fn a_reader_that_panics_or_hoards_is_found() {
         let seeds: fn() -> anyhow::Result<Vec<Vec<u8>>> = || Ok(Vec::new());

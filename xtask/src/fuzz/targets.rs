@@ -33,6 +33,13 @@ pub(super) const TARGETS: &[Target] = &[
     Target { name: "events", seeds: event_seeds, mend: new_checksums, read: read_events },
     Target { name: "config", seeds: config_seeds, mend: as_it_is, read: read_config },
     Target { name: "tokenizer", seeds: tokenizer_seeds, mend: as_it_is, read: read_tokenizer },
+    Target {
+        name: "sentencepiece",
+        seeds: sentencepiece_seeds,
+        mend: as_it_is,
+        read: read_sentencepiece,
+    },
+    Target { name: "llama2c", seeds: llama2c_seeds, mend: as_it_is, read: read_llama2c },
 ];
 
 fn as_it_is(_: &mut [u8]) {}
@@ -155,15 +162,63 @@ fn read_config(_: &Path, input: &[u8]) -> bool {
 
 fn tokenizer_seeds() -> anyhow::Result<Vec<Vec<u8>>> {
     let text = "to be or not to be, that is the question; ".repeat(40);
-    Ok(vec![Tokenizer::train(&[&text], 270, 1)?.to_json().into_bytes()])
+    let ours = Tokenizer::train(&[&text], 270, 1)?;
+    let theirs = Tokenizer::from_sentencepiece(&sentencepiece_model(), Path::new("seed"))?;
+    Ok(vec![ours.to_json().into_bytes(), theirs.to_json().into_bytes()])
 }
 
 fn read_tokenizer(_: &Path, input: &[u8]) -> bool {
-    let Ok(tokenizer) = Tokenizer::from_json(input, Path::new("tokenizer.json")) else {
-        return false;
-    };
+    uses(Tokenizer::from_json(input, Path::new("tokenizer.json")))
+}
+
+fn sentencepiece_seeds() -> anyhow::Result<Vec<Vec<u8>>> {
+    Ok(vec![sentencepiece_model()])
+}
+
+fn read_sentencepiece(_: &Path, input: &[u8]) -> bool {
+    uses(Tokenizer::from_sentencepiece(input, Path::new("tokenizer.model")))
+}
+
+fn llama2c_seeds() -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut bin = 6_i32.to_le_bytes().to_vec();
+    for (text, score, _) in pieces() {
+        let text = text.replace('▁', " ");
+        bin.extend(score.to_le_bytes());
+        bin.extend((text.len() as i32).to_le_bytes());
+        bin.extend(text.as_bytes());
+    }
+    Ok(vec![bin])
+}
+
+fn read_llama2c(_: &Path, input: &[u8]) -> bool {
+    uses(Tokenizer::from_llama2c(input, pieces().count(), Path::new("tokenizer.bin")))
+}
+
+fn uses(tokenizer: Result<Tokenizer, smidgen_data::Error>) -> bool {
+    let Ok(tokenizer) = tokenizer else { return false };
     let ids = tokenizer.encode("to be, or not \u{1f600}\n");
     ids.is_ok_and(|ids| !tokenizer.decode(&ids).is_empty())
+}
+
+/// Text, score and type of every piece of a small SentencePiece model.
+fn pieces() -> impl Iterator<Item = (String, f32, u8)> {
+    let special = [("<unk>", 2), ("<s>", 3), ("</s>", 3), ("<|a|>", 4)];
+    let special = special.map(|(text, kind)| (text.to_owned(), 0.0, kind));
+    let bytes = (0..=255).map(|byte: u8| (format!("<0x{byte:02X}>"), 0.0, 6));
+    let normal = ["to", "be", "▁to", "▁be", "not", "▁", "t", "o", "b", "e", "n", ",", "o▁"];
+    let normal =
+        normal.into_iter().zip(0u8..).map(|(text, rank)| (text.to_owned(), -f32::from(rank), 1));
+    special.into_iter().chain(bytes).chain(normal)
+}
+
+fn sentencepiece_model() -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let piece = |(text, score, kind): (String, f32, u8)| {
+        let (text, score) = (field(1, text.as_bytes()), score.to_le_bytes());
+        field(1, &[&text, &[0x15][..], &score, &[0x18, kind]].concat())
+    };
+    let (trainer, normalizer) = (field(2, &[0x18, 2]), field(3, &[0x18, 1, 0x20, 0]));
+    pieces().map(piece).chain([trainer, normalizer]).flatten().collect()
 }
 
 fn write(path: &Path, input: &[u8]) {
