@@ -92,6 +92,7 @@ fn train(error: &Train) -> u8 {
         Train::Data(error) => data(error),
         Train::Model(error) => model(error),
         Train::Optim(error) => optim(error),
+        Train::Eval(error) => eval(error),
         Train::Value { .. }
         | Train::NoSource
         | Train::UnknownPreset { .. }

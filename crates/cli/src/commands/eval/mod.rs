@@ -1,5 +1,7 @@
 //! `eval`: what a model is worth, by a text it has not seen.
 
+mod compile;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -9,6 +11,7 @@ use smidgen_eval::{ScoredToken, Scoring, TextScore, Windows};
 use smidgen_model::Scorer;
 use smidgen_store::{Disk, write_atomic};
 use smidgen_tensor::Compute;
+use smidgen_train::TrainedModel;
 
 use crate::commands::late::LateBar;
 use crate::commands::model::ModelArgs;
@@ -18,20 +21,23 @@ use crate::out;
 /// Tokens scored at once, about.
 const BATCH_TOKENS: usize = 2048;
 
-/// Measure a model: perplexity or bits per byte of a text.
+/// Measure a model: perplexity or bits per byte of a text, or how much of what it writes compiles.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Every token is scored once, after as much text as its window shows. \
     Perplexity depends\non the tokenizer; bits per byte can be compared between models.\n\n\
     Examples:\n  smidgen eval runs/notes --task bpb --file held-out.txt\n  \
-    smidgen eval model.gguf --task ppl --file wiki.txt --context 512 --stride 512 --json")]
+    smidgen eval model.gguf --task ppl --file wiki.txt --context 512 --stride 512 --json\n  \
+    smidgen eval runs/code --task compile --samples 100")]
 pub(crate) struct Args {
     #[command(flatten)]
     from: ModelArgs,
     /// What to measure
     #[arg(long, value_name = "TASK")]
     task: Task,
-    /// A text of UTF-8; may be repeated, each file is a document of its own
-    #[arg(long = "file", value_name = "FILE", required = true)]
+    /// A text of UTF-8; may be repeated, each file is a document of its own. For `compile` Rust
+    /// whose functions are completed [default there: what the run holds out]
+    #[arg(long = "file", value_name = "FILE",
+        required_if_eq_any = [("task", "ppl"), ("task", "bpb")])]
     files: Vec<PathBuf>,
     /// Tokens the model sees at once [default: as in training, or all it was made for]
     #[arg(long, value_name = "N")]
@@ -48,6 +54,8 @@ pub(crate) struct Args {
     /// Print one object on one line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    compile: compile::CompileArgs,
 }
 
 /// What is measured.
@@ -58,6 +66,8 @@ enum Task {
     Ppl,
     /// Bits per byte of text
     Bpb,
+    /// Share of completed Rust functions that type-check
+    Compile,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -89,14 +99,15 @@ struct Report {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    args.check()?;
+    if args.task == Task::Compile { compile::run(args) } else { score(args) }
+}
+
+fn score(args: Args) -> Result<()> {
     let texts = args.files.iter().map(read).collect::<Result<Vec<String>>>()?;
     let (device, model) = args.from.open()?;
     let windows = args.windows(model.context, model.decoder.spec().context)?;
-    let compute = match args.compute {
-        Some(ComputeArg::F32) => Compute::F32,
-        Some(ComputeArg::Bf16) => Compute::Bf16,
-        None => model.compute,
-    };
+    let compute = args.compute(&model);
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let scoring = Scoring::new(&model.tokenizer, &texts, windows)?;
     let scorer = Scorer::new(&device, compute, &model.decoder, &model.params)?;
@@ -158,6 +169,36 @@ fn read(path: &PathBuf) -> Result<String> {
 }
 
 impl Args {
+    /// Refuses options of another task.
+    fn check(&self) -> Result<()> {
+        let scoring = [
+            (self.context.is_some(), "--context"),
+            (self.stride.is_some(), "--stride"),
+            (self.per_token.is_some(), "--per-token"),
+        ];
+        let (given, tasks) = match self.task {
+            Task::Compile => {
+                (scoring.iter().find(|it| it.0).map(|it| it.1), "`--task ppl` and `--task bpb`")
+            }
+            Task::Ppl | Task::Bpb => (self.compile.given(), "`--task compile`"),
+        };
+        match given {
+            Some(option) => {
+                let text = format!("`{option}` is an option of {tasks}");
+                Err(Fault::usage(text).into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn compute(&self, model: &TrainedModel) -> Compute {
+        match self.compute {
+            Some(ComputeArg::F32) => Compute::F32,
+            Some(ComputeArg::Bf16) => Compute::Bf16,
+            None => model.compute,
+        }
+    }
+
     /// The windows: `usual` unless asked for others, `most` is what the model was made for.
     fn windows(&self, usual: usize, most: usize) -> Result<Windows> {
         let context = self.context.unwrap_or(usual);
@@ -180,7 +221,7 @@ fn show(report: &Report) -> Result<()> {
         Task::Ppl => {
             format!("perplexity {ppl:.4}, {mean_nll:.4} nats a token, {bpb:.4} bits a byte")
         }
-        Task::Bpb => {
+        _ => {
             format!("{bpb:.4} bits a byte, {mean_nll:.4} nats a token, perplexity {ppl:.4}")
         }
     })?;
