@@ -11,9 +11,10 @@ use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 use std::ptr;
 
-use libc::{c_char, c_int, c_long, c_ulong, c_void};
+use libc::{c_char, c_int, c_long};
 
 use super::limits::Resource;
+use super::root::new_root;
 use super::view::View;
 
 /// The namespaces of a program, the user namespace aside.
@@ -114,7 +115,8 @@ impl Step {
 /// What goes through the report pipe: a step, and its `errno` or (`Ended`) a wait status.
 pub(super) type Report = [u8; 5];
 
-type Outcome = Result<(), (Step, c_int)>;
+/// Done, or what failed with which `errno`.
+pub(super) type Outcome = Result<(), (Step, c_int)>;
 
 /// A copy of this process in new namespaces, as `fork` but without its handlers.
 ///
@@ -217,102 +219,6 @@ unsafe fn close_others(job: &Job) {
     unsafe { libc::syscall(libc::SYS_close_range, from, c_int::MAX, 0) };
 }
 
-unsafe fn new_root(job: &Job) -> Outcome {
-    // SAFETY: every path is a live C string, every other pointer null.
-    unsafe {
-        mount(Step::Mounts, c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, None)?;
-        let flags = libc::MS_NOSUID | libc::MS_NODEV;
-        mount(Step::Mounts, c"tmpfs", &job.root, c"tmpfs", flags, Some(c"size=1m,mode=755"))?;
-        checked(Step::Mounts, libc::chdir(job.root.as_ptr()).into())?;
-        for folder in &job.view.folders {
-            make_folder(folder)?;
-        }
-        for (target, path) in &job.view.links {
-            checked(Step::Mounts, libc::symlink(target.as_ptr(), path.as_ptr()).into())?;
-        }
-        for bind in &job.view.binds {
-            if bind.file {
-                let made = libc::open(bind.target.as_ptr(), libc::O_CREAT | libc::O_CLOEXEC, 0o444);
-                checked(Step::Mounts, made.into())?;
-                libc::close(made);
-            } else {
-                make_folder(&bind.target)?;
-            }
-            let flags = libc::MS_BIND | libc::MS_REC;
-            mount(Step::Mounts, &bind.source, &bind.target, c"", flags, None)?;
-            // A device file must stay one; folders show no devices.
-            read_only(
-                &bind.target,
-                if bind.file { 0 } else { MOUNT_ATTR_NODEV },
-                libc::AT_RECURSIVE,
-            )?;
-        }
-        mount(Step::Mounts, c"tmpfs", c"work", c"tmpfs", flags, Some(&job.work_options))?;
-        read_only(c".", MOUNT_ATTR_NODEV, 0)?;
-        let here = c".".as_ptr();
-        checked(Step::Pivot, libc::syscall(libc::SYS_pivot_root, here, here))?;
-        // The old root lies on top of the new one now; without it there is no way back.
-        checked(Step::Pivot, libc::umount2(here, libc::MNT_DETACH).into())?;
-        checked(Step::Pivot, libc::chdir(c"/work".as_ptr()).into())
-    }
-}
-
-unsafe fn make_folder(path: &CStr) -> Outcome {
-    // SAFETY: a live C string.
-    unsafe {
-        match libc::mkdir(path.as_ptr(), 0o755) {
-            -1 if errno() != libc::EEXIST => Err((Step::Mounts, errno())),
-            _ => Ok(()),
-        }
-    }
-}
-
-unsafe fn mount(
-    step: Step,
-    source: &CStr,
-    target: &CStr,
-    kind: &CStr,
-    flags: c_ulong,
-    options: Option<&CStr>,
-) -> Outcome {
-    let options = options.map_or(ptr::null(), CStr::as_ptr).cast::<c_void>();
-    // SAFETY: live C strings; null stands for no options.
-    let result =
-        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options) };
-    checked(step, result.into())
-}
-
-/// `struct mount_attr` of the kernel.
-#[repr(C)]
-struct MountAttr {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
-
-const MOUNT_ATTR_RDONLY: u64 = 1;
-const MOUNT_ATTR_NOSUID: u64 = 2;
-const MOUNT_ATTR_NODEV: u64 = 4;
-
-/// Takes away writing; the call (Linux 5.12) reaches mounts below mounts, `MS_REMOUNT` does not.
-unsafe fn read_only(path: &CStr, more: u64, flags: c_int) -> Outcome {
-    let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | more;
-    let attr = MountAttr { set, clear: 0, propagation: 0, user_namespace: 0 };
-    // SAFETY: a live C string, and a live struct with its size.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            flags,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
-    };
-    checked(Step::ReadOnly, result)
-}
-
 /// The user and group `nobody` of every Linux.
 pub(super) const NOBODY: u32 = 65_534;
 
@@ -413,11 +319,11 @@ unsafe fn too_many_processes(limit: u64) -> Outcome {
     Err((Step::Processes, libc::ENOTSUP))
 }
 
-fn checked(step: Step, result: c_long) -> Outcome {
+pub(super) fn checked(step: Step, result: c_long) -> Outcome {
     if result < 0 { Err((step, errno())) } else { Ok(()) }
 }
 
-fn errno() -> c_int {
+pub(super) fn errno() -> c_int {
     // SAFETY: the pointer is to this thread's own number.
     unsafe { *libc::__errno_location() }
 }

@@ -37,6 +37,8 @@ mod child;
 mod isolate;
 mod limits;
 #[cfg(target_os = "linux")]
+mod root;
+#[cfg(target_os = "linux")]
 mod view;
 
 use std::path::{Path, PathBuf};
