@@ -18,7 +18,7 @@ fn synthetic(place: &Place, name: &str, steps: u64) {
         .unwrap();
     let ledger = r#"{"weights":{"peak":1048576},"total":{"peak":3145728}}"#;
     fs::write(run.join("ledger.json"), ledger).unwrap();
-    let plan = r#"{"bytes":{"weights":1150000},"total_bytes":3300000}"#;
+    let plan = r#"{"by_tag":{"weights":1150000},"total_bytes":3300000}"#;
     fs::write(run.join("plan.json"), plan).unwrap();
     let mut lines = String::new();
     for step in 1..=steps {

@@ -112,7 +112,7 @@ fn a_dry_run_writes_nothing_and_plans_what_is_done() {
     let ledger: Value =
         serde_json::from_str(&fs::read_to_string(place.path("run/ledger.json")).unwrap()).unwrap();
     for tag in ["weights", "state"] {
-        assert_eq!(ledger[tag]["peak"], plan["bytes"][tag], "{tag}");
+        assert_eq!(ledger[tag]["peak"], plan["by_tag"][tag], "{tag}");
     }
 }
 

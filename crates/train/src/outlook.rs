@@ -7,6 +7,7 @@ use smidgen_data::Dataset;
 use smidgen_store::{Bytes, RUN_TOML, RunView, config};
 
 use crate::init::Init;
+use crate::process::preparation_bytes;
 use crate::source::{Scan, dataset_facts};
 use crate::{Config, Error, Event, Facts, Machine, Plan, Progress, consider};
 
@@ -98,7 +99,9 @@ pub fn source_facts(
     progress: &mut dyn Progress,
 ) -> Result<(Config, Facts), Error> {
     let (config, _) = Init::of(config)?;
-    let facts = Scan::read(&config, None, progress)?.facts(machine);
+    // Nothing is prepared here: whether there is room for that is part of the plan.
+    let unbounded = Config { memory: None, ..config.clone() };
+    let facts = Scan::read(&unbounded, None, progress)?.facts(machine);
     Ok((config, facts))
 }
 
@@ -111,7 +114,14 @@ pub fn outlook(
     facts: &Facts,
     progress: &mut dyn Progress,
 ) -> Result<Outlook, Error> {
-    let plan = consider(config, facts)?;
+    let mut plan = consider(config, facts)?;
+    if facts.tokens.is_none() {
+        let text = facts.train_bytes.saturating_add(facts.val_bytes);
+        let choice = &mut plan.choice;
+        let preparation = preparation_bytes(text, 0, plan.config.threads.expect("settled"));
+        choice.needed_bytes = choice.needed_bytes.max(preparation);
+        choice.fits = choice.needed_bytes <= choice.memory_bytes;
+    }
     let tiers = TIERS.map(|(name, context)| tier(config, facts, name, context));
     let available_bytes = facts.machine.available_bytes;
     let outlook = Outlook { plan, tiers: tiers.into(), available_bytes };

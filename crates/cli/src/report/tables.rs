@@ -182,7 +182,7 @@ pub(super) fn bytes(subject: &Subject) -> Bytes {
             .as_f64()
             .or_else(|| history.bytes.get(tag).and_then(|trace| trace.max()))
     };
-    let plan = |tag: &str| subject.plan["bytes"][tag].as_f64();
+    let plan = |tag: &str| subject.plan["by_tag"][tag].as_f64();
     let known = tags.iter().map(|tag| (*tag, peak(tag).unwrap_or(0.0), plan(tag)));
     let known: Vec<_> = known.filter(|row| row.1 > 0.0 || row.2 > Some(0.0)).collect();
     let total = subject
