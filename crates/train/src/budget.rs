@@ -179,7 +179,7 @@ pub(crate) fn decide(question: &Question<'_>) -> Result<(Config, Peaks, Choice),
     let fits = found.is_some();
     let offer = if fits { None } else { question.offer(&asked, memory_bytes, groups) };
     let taken = found.or(smallest).expect("there is at least the run as asked for");
-    let rejected = before.map(|before| Rejected {
+    let rejected = before.filter(|_| fits).map(|before| Rejected {
         levers: levers(&asked, &before.way),
         needed_bytes: before.needed_bytes(),
         over_bytes: before.needed_bytes().saturating_sub(memory_bytes),

@@ -130,6 +130,10 @@ pub fn outlook(
 }
 
 fn tier(config: &Config, facts: &Facts, name: &'static str, context: usize) -> Tier {
+    if let Some(positions) = config.model.context.filter(|positions| *positions < context) {
+        let reason = format!("the model is made for {positions}");
+        return Tier { name, context, granted: false, needed_bytes: None, reason };
+    }
     let mut config = config.clone();
     let planned = config.set_tier(name).and_then(|()| consider(&config, facts));
     let (granted, needed_bytes, reason) = match planned {

@@ -19,6 +19,8 @@ const TOKEN_BYTES: u64 = 36;
 const BATCHES: u64 = 6;
 /// Bytes of memory for a byte of text while it is read, split and encoded.
 const TEXT_FACTOR: u64 = 4;
+/// Text that is read however small the memory.
+const LITTLE_TEXT_BYTES: u64 = 4 << 20;
 /// Rows of a block of the portable product, whose operands are on no ledger.
 const PORTABLE_ROWS: u64 = 64;
 
@@ -73,9 +75,10 @@ pub(crate) fn preparation_bytes(text_bytes: u64, vocab: usize, threads: usize) -
     base(threads).saturating_add(vocab).saturating_add(text_bytes.saturating_mul(TEXT_FACTOR))
 }
 
-/// Bytes of text that can be prepared within so much memory.
+/// Bytes of text that can be prepared within so much memory. A little is read in any case: where there
+/// is no memory for anything, it is the plan that says how much would do.
 pub(crate) fn most_text(memory_bytes: u64, threads: usize) -> u64 {
-    memory_bytes.saturating_sub(base(threads)) / TEXT_FACTOR
+    (memory_bytes.saturating_sub(base(threads)) / TEXT_FACTOR).max(LITTLE_TEXT_BYTES)
 }
 
 fn base(threads: usize) -> u64 {

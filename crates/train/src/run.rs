@@ -166,7 +166,10 @@ fn prepare(
         train_tokens: tokens.train,
         val_tokens: tokens.val,
     });
-    Ok((resolve(&plan.config, &facts)?, dataset))
+    let mut exact = resolve(&plan.config, &facts)?;
+    // What was decided before the text was encoded is written down by now, and no longer a change.
+    (exact.choice.levers, exact.choice.rejected) = (plan.choice.levers, plan.choice.rejected);
+    Ok((exact, dataset))
 }
 
 /// Goes on with the run in `dir`: from its newest valid checkpoint, from step 0 or from its source.
