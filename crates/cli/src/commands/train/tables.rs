@@ -140,7 +140,9 @@ fn decided(choice: &Choice) -> Table {
     let or_as_asked =
         |levers: &[String]| if levers.is_empty() { "as asked".into() } else { levers.join(", ") };
     row(if choice.fits { "fits" } else { "does not fit" }, or_as_asked(&choice.levers));
-    if let Some(over) = choice.needed_bytes.checked_sub(choice.memory_bytes).filter(|_| !choice.fits) {
+    if let Some(over) =
+        choice.needed_bytes.checked_sub(choice.memory_bytes).filter(|_| !choice.fits)
+    {
         row("", format!("the smallest there is, and {} too much", Bytes(over)));
     }
     if let Some(rejected) = &choice.rejected {
