@@ -5,12 +5,13 @@ mod common;
 use common::{Place, fails, stdout};
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 17] = [
     &[],
     &["train"],
     &["generate"],
     &["eval"],
     &["export"],
+    &["plan"],
     &["runs"],
     &["runs", "list"],
     &["runs", "show"],

@@ -143,6 +143,25 @@ fn recomputation_takes_fewer_bytes_of_activations_and_streaming_fewer_of_gradien
 }
 
 #[test]
+fn a_smaller_chunk_of_the_loss_takes_fewer_bytes_and_leaves_the_losses() {
+    let place = Place::new();
+    let more = ["train.batch=16", "model.context=64", "train.steps=8"];
+    let train = |name, sets: &[&str]| place.train(name, &[&more[..], sets].concat());
+    train("absent", &[]);
+    train("written", &["train.loss_chunk=8MiB"]);
+    train("small", &["train.loss_chunk=4KiB"]);
+    assert!(tensors(&place.run("written"), 8) == tensors(&place.run("absent"), 8));
+    let workspace = |name: &str| {
+        let ledger: serde_json::Value =
+            RunView::open(&place.run(name)).unwrap().read_json("ledger.json").unwrap();
+        ledger["workspace"]["peak"].as_u64().unwrap()
+    };
+    assert!(2 * workspace("small") < workspace("absent"));
+    let (plain, small) = (place.losses("absent"), place.losses("small"));
+    assert!(plain.iter().zip(&small).all(|(a, b)| (a - b).abs() < 1e-5), "{plain:?} {small:?}");
+}
+
+#[test]
 fn the_plan_is_what_the_ledger_finds() {
     let place = Place::new();
     let qk_norm = "model.qk_norm=true";
