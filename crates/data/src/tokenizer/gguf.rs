@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::alphabet::{plain_bytes, spelled, with_marks, without_marks};
+use super::alphabet::{plain_bytes, without_marks};
 use super::byte_level::ByteLevel;
 use super::merges::Merges;
 use super::pattern::Pattern;
@@ -124,41 +124,40 @@ pub(super) fn pair_of(pair: &str) -> Result<(&str, &str), String> {
     }
 }
 
-pub(super) fn write(parts: &Parts) -> GgufVocab<'static> {
+/// Fails where the format cannot say how a text becomes ids.
+pub(super) fn write(parts: &Parts) -> Result<GgufVocab<'static>, &'static str> {
     let Parts { vocab, encoder, borders, .. } = parts;
     let ids = 0..vocab.len() as u32;
     let mut file = GgufVocab {
         bos: Some(borders.prefix),
         ends: borders.ends.clone(),
         add_bos: Some(borders.begins),
-        types: ids.clone().map(|id| type_of(parts, id)).collect(),
+        tokens: ids.clone().map(|id| parts.spelled(id).into()).collect(),
+        types: ids.map(|id| type_of(parts, id)).collect(),
         ..GgufVocab::default()
     };
     match encoder {
         Encoder::ByteLevel(by) => {
-            let text = |id: u32| match vocab.kind(id) {
-                Kind::Normal => spelled(vocab.name(id)),
-                _ => String::from_utf8_lossy(vocab.name(id)).into_owned(),
-            };
+            let pair = |pair: [u32; 2]| pair.map(|id| parts.spelled(id)).join(" ").into();
             file.model = "gpt2".into();
             file.pre = Some(by.pattern.names[0].into());
-            file.tokens = ids.map(|id| text(id).into()).collect();
-            let pair = |[left, right]: [u32; 2]| {
-                let [left, right] = [left, right].map(|id| spelled(vocab.name(id)));
-                format!("{left} {right}").into()
-            };
             file.merges = by.merges.pairs().map(pair).collect();
         }
         Encoder::Sentence(by) => {
+            if by.trims {
+                return Err("llama.cpp does not make several blanks one, as this tokenizer does");
+            }
+            if vocab.byte_tokens().contains(&None) {
+                return Err("llama.cpp needs a token for every byte, this vocabulary has not");
+            }
             file.model = "llama".into();
             file.pre = Some("default".into());
-            file.tokens = ids.map(|id| with_marks(vocab.name(id)).into()).collect();
             file.scores = by.scores(vocab);
             file.unknown = by.unknown;
             file.add_space_prefix = Some(by.lead != Lead::Never);
         }
     }
-    file
+    Ok(file)
 }
 
 fn type_of(parts: &Parts, id: u32) -> i32 {

@@ -37,7 +37,7 @@ use sentence::{Lead, Sentence};
 pub use stream::TokenStream;
 pub use train::LEAST_VOCAB;
 pub(crate) use train::pool;
-use vocab::Vocab;
+use vocab::{Kind, Vocab};
 
 /// The one special token of the tokenizers made here: it opens every document and ends the last one.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -126,8 +126,14 @@ impl Tokenizer {
     }
 
     /// The arrays that a GGUF file holds of this tokenizer.
-    pub fn to_gguf(&self) -> GgufVocab<'static> {
-        gguf::write(&self.0)
+    ///
+    /// # Errors
+    /// `Tokenize` where llama.cpp would make other ids of some texts, or fail on them.
+    pub fn to_gguf(&self) -> Result<GgufVocab<'static>, Error> {
+        gguf::write(&self.0).map_err(|what| Error::Tokenize {
+            what: "be written as GGUF",
+            message: what.to_owned(),
+        })
     }
 
     /// Reads the bytes of a SentencePiece `.model`; `path` serves the error messages.
@@ -229,6 +235,11 @@ impl Tokenizer {
         self.0.vocab.bytes(id)
     }
 
+    /// How vocabulary files spell a token; empty for unknown ids.
+    pub fn token_name(&self, id: u32) -> String {
+        if (id as usize) < self.vocab_size() { self.0.spelled(id) } else { String::new() }
+    }
+
     /// The token that opens every document of the training text: the begin token where the model was
     /// trained with one, `<|endoftext|>` otherwise.
     pub fn prefix(&self) -> u32 {
@@ -264,6 +275,16 @@ impl Tokenizer {
 }
 
 impl Parts {
+    /// A token as vocabulary files spell it.
+    fn spelled(&self, id: u32) -> String {
+        let name = self.vocab.name(id);
+        match (&self.encoder, self.vocab.kind(id)) {
+            (Encoder::ByteLevel(_), Kind::Normal) => alphabet::spelled(name),
+            (Encoder::Sentence(_), Kind::Normal) => alphabet::with_marks(name),
+            _ => String::from_utf8_lossy(name).into_owned(),
+        }
+    }
+
     /// `greedy` are the user-defined tokens that take white space behind them along.
     ///
     /// Fails for an id outside the vocabulary.

@@ -30,9 +30,10 @@ pub(super) fn text(export: &Export<'_>, family: &Family) -> Result<String, Error
     Ok(text)
 }
 
+/// `AutoTokenizer` goes by the kind of model, and gives some kinds a split pattern of its own.
 const USE: &str = "## Use\n\n```python\n\
-    from transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
-    tokenizer = AutoTokenizer.from_pretrained(\".\")\n\
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast\n\n\
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(\".\")\n\
     model = AutoModelForCausalLM.from_pretrained(\".\")\n\
     inputs = tokenizer(\"Once upon a time\", return_tensors=\"pt\", return_token_type_ids=False)\n\
     print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))\n```";

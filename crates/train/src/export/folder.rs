@@ -57,12 +57,10 @@ fn bytes(folder: &Path) -> u64 {
 
 /// `is_plain`: text that spells a special token is text, as it was in training.
 fn tokenizer_config(tokenizer: &Tokenizer, ends: &[u32], context: usize, is_plain: bool) -> Value {
-    let vocab = tokenizer.to_gguf();
-    let name = |id: u32| vocab.tokens[id as usize].clone();
     json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": name(tokenizer.prefix()),
-        "eos_token": name(ends[0]),
+        "bos_token": tokenizer.token_name(tokenizer.prefix()),
+        "eos_token": tokenizer.token_name(ends[0]),
         "add_bos_token": tokenizer.adds_prefix(),
         "split_special_tokens": is_plain,
         "clean_up_tokenization_spaces": false,

@@ -34,7 +34,7 @@ pub fn export_gguf(export: Export<'_>, out: &Path) -> Result<Exported, Error> {
     };
     let mut keys = metadata_of(spec, &export.name(), file_type)?;
     let tokenizer = export.tokenizer();
-    keys.extend(vocab_keys(tokenizer.to_gguf(), ends(&tokenizer)[0], spec.vocab));
+    keys.extend(vocab_keys(tokenizer.to_gguf()?, ends(&tokenizer)[0], spec.vocab));
     let Export { files, format, progress, .. } = export;
     let mut coarser = Vec::new();
     write_whole(files, out, |to| -> Result<(), Error> {

@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde::ser::{Serialize, SerializeSeq, Serializer};
+use serde::ser::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::tokenizer::alphabet::{spelled, with_marks};
 use crate::tokenizer::merges::Merges;
 use crate::tokenizer::pattern::Pattern;
 use crate::tokenizer::sentence::{Cut, Lead, Order, Sentence};
@@ -97,12 +96,18 @@ fn blanks(by: &Sentence) -> (Value, Value) {
         let cut = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split});
         return (Value::Null, cut);
     }
-    let marks = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
-    if by.lead == Lead::Never {
-        return (marks, Value::Null);
+    let replace =
+        |pattern, content| json!({"type": "Replace", "pattern": pattern, "content": content});
+    let mut steps = Vec::new();
+    if by.trims {
+        steps.push(replace(json!({"Regex": "^ +| +$"}), ""));
+        steps.push(replace(json!({"Regex": " {2,}"}), " "));
     }
-    let lead = json!({"type": "Prepend", "prepend": "▁"});
-    (json!({"type": "Sequence", "normalizers": [lead, marks]}), Value::Null)
+    if by.lead != Lead::Never {
+        steps.push(json!({"type": "Prepend", "prepend": "▁"}));
+    }
+    steps.push(replace(json!({"String": " "}), "▁"));
+    (json!({"type": "Sequence", "normalizers": steps}), Value::Null)
 }
 
 fn sentence_decoder(by: &Sentence) -> Value {
@@ -173,9 +178,9 @@ fn added(parts: &Parts) -> Vec<Value> {
 
 fn model(parts: &Parts) -> Model<'_> {
     let Parts { vocab, encoder, .. } = parts;
-    let (marks, unknown, whole_words, merges) = match encoder {
-        Encoder::ByteLevel(by) => (false, None, by.whole_words, Cow::Borrowed(&by.merges)),
-        Encoder::Sentence(by) => (true, by.unknown, false, by.merges(vocab)),
+    let (unknown, whole_words, merges) = match encoder {
+        Encoder::ByteLevel(by) => (None, by.whole_words, Cow::Borrowed(&by.merges)),
+        Encoder::Sentence(by) => (by.unknown, false, by.merges(vocab)),
     };
     Model {
         r#type: "BPE",
@@ -186,47 +191,30 @@ fn model(parts: &Parts) -> Model<'_> {
         fuse_unk: unknown.is_some(),
         byte_fallback: vocab.iter().any(|(_, kind)| kind == Kind::Byte),
         ignore_merges: whole_words,
-        vocab: Spelled { vocab, marks },
-        merges: Pairs { vocab, marks, merges },
+        vocab: Spelled(parts),
+        merges: Pairs { parts, merges },
         smidgen: ours(parts),
     }
 }
 
 /// The vocabulary, by id.
-struct Spelled<'a> {
-    vocab: &'a Vocab,
-    /// Blanks as `▁`, the byte-level alphabet otherwise.
-    marks: bool,
-}
+struct Spelled<'a>(&'a Parts);
 
 impl Serialize for Spelled<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.vocab.iter().map(|(id, kind)| {
-            let text = match kind {
-                Kind::Normal => spell(self.vocab, self.marks, id),
-                _ => name(self.vocab, id),
-            };
-            (text, id)
-        }))
+        let tokens = self.0.vocab.iter();
+        serializer.collect_map(tokens.map(|(id, _)| (self.0.spelled(id), id)))
     }
 }
 
-fn spell(vocab: &Vocab, marks: bool, id: u32) -> String {
-    if marks { with_marks(vocab.name(id)) } else { spelled(vocab.name(id)) }
-}
-
 struct Pairs<'a> {
-    vocab: &'a Vocab,
-    marks: bool,
+    parts: &'a Parts,
     merges: Cow<'a, Merges>,
 }
 
 impl Serialize for Pairs<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut seq = serializer.serialize_seq(None)?;
-        for pair in self.merges.pairs() {
-            seq.serialize_element(&pair.map(|id| spell(self.vocab, self.marks, id)))?;
-        }
-        seq.end()
+        serializer
+            .collect_seq(self.merges.pairs().map(|pair| pair.map(|id| self.parts.spelled(id))))
     }
 }
