@@ -63,6 +63,7 @@ pub use error::Error;
 pub use kernels::attention::AttentionShape;
 pub use kernels::rope::RopeTable;
 pub use matmul::Compute;
+pub use matmul::operand::{Blend, Operand, gram, product};
 pub use ops::{LinearSpec, Targets};
 pub use params::{GradSink, HeldGrads, Param, ParamId, Params, Role};
 pub use pool::{Buffer, Pool};

@@ -9,6 +9,7 @@
 
 use std::arch::x86_64::*;
 
+use super::product::Mix;
 use super::{Compute, Out, Store};
 use crate::tensor::{Format, View};
 
@@ -213,6 +214,46 @@ unsafe fn put<const BF16: bool>(
                 let to = out.start.cast::<i16>().add(at);
                 if BF16 {
                     _mm256_mask_storeu_epi16(to, mask, round(value));
+                }
+            }
+            Store::Mix(mix) => mixed::<BF16>(out, &mix, row, col, mask, value),
+        }
+    }
+}
+
+/// [`put`] for [`Store::Mix`]; apart, so that the other stores stay short.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn mixed<const BF16: bool>(
+    out: &Out,
+    mix: &Mix,
+    row: usize,
+    col: usize,
+    mask: __mmask16,
+    value: __m512,
+) {
+    // SAFETY: see `run_tile`; masked lanes touch no memory.
+    unsafe {
+        let mut sum = _mm512_mul_ps(value, _mm512_set1_ps(mix.by));
+        if !mix.other.is_null() {
+            let at = row * mix.stride + col;
+            let other = match mix.format {
+                Format::F32 => _mm512_maskz_loadu_ps(mask, mix.other.cast::<f32>().add(at)),
+                Format::Bf16 => {
+                    let codes = _mm256_maskz_loadu_epi16(mask, mix.other.cast::<i16>().add(at));
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(codes)))
+                }
+            };
+            sum = _mm512_fmadd_ps(other, _mm512_set1_ps(mix.times), sum);
+        }
+        let at = row * out.stride + col;
+        match mix.out {
+            Format::F32 => _mm512_mask_storeu_ps(out.start.cast::<f32>().add(at), mask, sum),
+            Format::Bf16 => {
+                debug_assert!(BF16, "only bf16 products are stored as bf16");
+                if BF16 {
+                    let to = out.start.cast::<i16>().add(at);
+                    _mm256_mask_storeu_epi16(to, mask, round(sum));
                 }
             }
         }

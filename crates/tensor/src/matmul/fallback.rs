@@ -8,6 +8,7 @@
 use half::bf16;
 
 use super::panels::{find, round_to};
+use super::product::{Mix, Region};
 use super::{Compute, Engine, Left, Out, Panels, Right, Store};
 use crate::Error;
 use crate::tensor::{Element, Format, Shared, View};
@@ -53,10 +54,16 @@ pub(super) fn product<S: AsRef<[u8]> + Sync>(
     panels: &Panels<S>,
     out: Out,
     store: Store,
+    region: Region,
 ) -> Result<(), Error> {
     let m = left.size().0;
     engine.team.run(m.div_ceil(ROWS), |task| {
-        rows(engine, left, panels, out, store, task * ROWS..(task * ROWS + ROWS).min(m));
+        let range = task * ROWS..(task * ROWS + ROWS).min(m);
+        let n = match region {
+            Region::Full => panels.n,
+            Region::Lower { first_col } => panels.n.min(range.end.saturating_sub(first_col)),
+        };
+        rows(engine, left, &panels.head(panels.k, n), out, store, range);
     });
     Ok(())
 }
@@ -118,7 +125,7 @@ fn rows<S: AsRef<[u8]>>(
             gemm::Parallelism::None,
         );
     }
-    for (i, sums) in c.chunks_exact(n).enumerate() {
+    for (i, sums) in c.chunks_exact(n.max(1)).enumerate() {
         put_row(out, store, range.start + i, sums);
     }
 }
@@ -137,6 +144,28 @@ fn put_row(out: Out, store: Store, row: usize, sums: &[f32]) {
                 Store::Bf16 => {
                     out.start.cast::<bf16>().add(at + j).write(<bf16 as Element>::from_f32(*sum))
                 }
+                Store::Mix(mix) => mixed(out, &mix, row, j, *sum),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The caller lends this value of C to this task alone.
+unsafe fn mixed(out: Out, mix: &Mix, row: usize, col: usize, sum: f32) {
+    let (at, other_at) = (row * out.stride + col, row * mix.stride + col);
+    // SAFETY: passed on from the caller; the other matrix has the shape of C.
+    unsafe {
+        let other = match mix.format {
+            _ if mix.other.is_null() => 0.0,
+            Format::F32 => *mix.other.cast::<f32>().add(other_at),
+            Format::Bf16 => mix.other.cast::<bf16>().add(other_at).read().to_f32(),
+        };
+        let value = mix.by * sum + mix.times * other;
+        match mix.out {
+            Format::F32 => out.start.cast::<f32>().add(at).write(value),
+            Format::Bf16 => {
+                out.start.cast::<bf16>().add(at).write(<bf16 as Element>::from_f32(value))
             }
         }
     }

@@ -12,6 +12,7 @@ mod avx512;
 #[path = "no_tiles.rs"]
 mod avx512;
 mod fallback;
+pub(crate) mod operand;
 mod panels;
 mod product;
 #[cfg(test)]

@@ -38,12 +38,95 @@ pub(crate) enum Store {
     },
     /// `C = A B` rounded to bf16.
     Bf16,
+    /// `C = by A B + times other`.
+    Mix(Mix),
 }
 
 // SAFETY: `other` is only read, and `product` keeps its borrow alive.
 unsafe impl Send for Store {}
 // SAFETY: as above.
 unsafe impl Sync for Store {}
+
+impl Store {
+    /// The same for partial sums after the first, which are already in C.
+    fn onto(self, out: Out) -> Store {
+        match self {
+            Store::Set | Store::AddTo { .. } => Store::Add,
+            Store::Mix(mix) => Store::Mix(mix.onto(out)),
+            Store::Add | Store::Bf16 => self,
+        }
+    }
+
+    /// Where C is bf16 and the tiles cannot put it so at once: the same with C in f32.
+    fn unrounded(self, compute: Compute, k: usize) -> Option<Store> {
+        if compute == Compute::Bf16 && k <= KC {
+            return None;
+        }
+        match self {
+            Store::Bf16 => Some(Store::Set),
+            Store::Mix(mix) if mix.out == Format::Bf16 => {
+                Some(Store::Mix(Mix { out: Format::F32, ..mix }))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A sum of a product and another matrix, each with a factor.
+#[derive(Clone, Copy)]
+pub(crate) struct Mix {
+    /// Multiplies the product.
+    pub(crate) by: f32,
+    /// Multiplies the other matrix.
+    pub(crate) times: f32,
+    /// First value of the other matrix, none of which is read where this is null; it may be C itself.
+    pub(crate) other: *const u8,
+    /// Format of the other matrix.
+    pub(crate) format: Format,
+    /// Values between its rows.
+    pub(crate) stride: usize,
+    /// Format of C; bf16 only where the operands are.
+    pub(crate) out: Format,
+}
+
+impl Mix {
+    /// The same for partial sums after the first, which are already in C.
+    fn onto(self, out: Out) -> Mix {
+        Mix { times: 1.0, other: out.start, format: self.out, stride: out.stride, ..self }
+    }
+
+    /// The part of the other matrix that begins at a column.
+    pub(crate) fn at_col(self, col: usize) -> Mix {
+        if self.other.is_null() {
+            return self;
+        }
+        Mix { other: self.other.wrapping_add(col * self.format.bytes()), ..self }
+    }
+}
+
+/// Which part of C is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Region {
+    /// All of it.
+    Full,
+    /// What lies on and below the diagonal, where column 0 of the panels is this column of C; more may
+    /// be written, up to the end of a tile.
+    Lower {
+        /// The column of C that the panels begin at.
+        first_col: usize,
+    },
+}
+
+impl Region {
+    /// Whether a tile from `row` to `row + height` and from panel column `col` on is wanted at all.
+    #[inline(always)]
+    pub(super) fn has(self, row: usize, height: usize, col: usize) -> bool {
+        match self {
+            Region::Full => true,
+            Region::Lower { first_col } => first_col + col < row + height,
+        }
+    }
+}
 
 /// Where results go: rows `stride` values apart, f32 or bf16 as [`Store`] says.
 #[derive(Clone, Copy)]
@@ -108,29 +191,47 @@ pub(crate) fn product<S: AsRef<[u8]> + Sync>(
     out: Out,
     store: Store,
 ) -> Result<(), Error> {
-    let (m, k) = left.size();
+    product_of(engine, &Ready::new(engine, left)?, panels, out, store, Region::Full)
+}
+
+/// `C = A B` over the whole team, with a left operand that is used several times.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+///
+/// # Panics
+/// When the sizes of the operands differ.
+pub(crate) fn product_of<S: AsRef<[u8]> + Sync>(
+    engine: &Engine<'_>,
+    left: &Ready<'_>,
+    panels: &Panels<S>,
+    out: Out,
+    store: Store,
+    region: Region,
+) -> Result<(), Error> {
+    let (m, k) = left.left.size();
     assert_eq!(k, panels.k, "both operands of a product have the same k");
     let n = panels.n;
     if m == 0 || n == 0 {
         return Ok(());
     }
     if !engine.has_tiles() {
-        return fallback::product(engine, left, panels, out, store);
+        return fallback::product(engine, left.left, panels, out, store, region);
     }
-    if matches!(store, Store::Bf16) && k > KC {
+    if let Some(wide) = store.unrounded(engine.compute, k) {
         // Partial sums need f32; they are rounded once, at the end.
         let mut sums = Tensor::uninit(engine.pool, Tag::Workspace, [m, n], Format::F32)?;
-        product(engine, left, panels, Out::tensor(&mut sums), Store::Set)?;
+        product_of(engine, left, panels, Out::tensor(&mut sums), wide, region)?;
         narrow(engine, sums.slice(), n, out);
         return Ok(());
     }
-    let prepared = prepare(engine, left)?;
-    let source = prepared.source(&left);
+    let source = left.source();
     let grid = Grid::new(engine, m, k, n);
     engine.team.run(grid.row_blocks * grid.panel_blocks, |task| {
         let (panel_range, rows) = grid.task(task);
+        let tiles = Tiles { rows, panels: panel_range, region };
         // SAFETY: tasks cover disjoint tiles of C.
-        unsafe { block(engine.compute, source, rows, panels, panel_range, out, store) }
+        unsafe { block(engine.compute, source, tiles, panels, out, store) }
     });
     Ok(())
 }
@@ -202,8 +303,9 @@ pub(crate) fn product_serial<S: AsRef<[u8]>>(
         }
     };
     let all = 0..panels.n.div_ceil(avx512::NR);
+    let tiles = Tiles { rows: 0..m, panels: all, region: Region::Full };
     // SAFETY: the caller lends the whole of C.
-    unsafe { block(engine.compute, source, 0..m, panels, all, out, store) }
+    unsafe { block(engine.compute, source, tiles, panels, out, store) }
 }
 
 /// A left operand the tiles can read.
@@ -222,53 +324,87 @@ unsafe impl Send for Source<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Source<'_> {}
 
-/// A left operand in a form the tiles can read.
-enum Prepared {
+impl Source<'_> {
+    /// The words of a tile from a row and a word of k on, and how many rows it may have.
+    fn words(&self, row: usize, from: usize, per_word: usize) -> (avx512::Words, usize) {
+        match self {
+            Source::Rows(view) => {
+                let start = view.at(row, from * per_word);
+                let row = view.stride * view.format.bytes();
+                (avx512::Words { start, row, direct: true }, avx512::MR)
+            }
+            Source::Panels { start, words } => {
+                // Tiles of 12, 12 and 8 rows out of each panel of 32.
+                let (panel, lane) = (row / avx512::NR, row % avx512::NR);
+                let skip = ((panel * words + from) * avx512::NR + lane) * 4;
+                let start = start.wrapping_add(skip);
+                (avx512::Words { start, row: 4, direct: false }, avx512::MR.min(avx512::NR - lane))
+            }
+        }
+    }
+}
+
+/// A left operand in a form the tiles can read; below their levels it stays as it is.
+pub(crate) struct Ready<'a> {
+    left: Left<'a>,
+    form: Form,
+}
+
+enum Form {
     AsItIs,
     Copy { bytes: Buffer, stride: usize, format: Format },
     Packed(Panels<Buffer>, usize),
 }
 
-impl Prepared {
-    fn source<'a>(&'a self, left: &Left<'a>) -> Source<'a> {
-        let (Left::Rows(view) | Left::Columns(view)) = *left;
-        match self {
-            Prepared::AsItIs => Source::Rows(view),
-            Prepared::Copy { bytes, stride, format } => Source::Rows(View {
+impl<'a> Ready<'a> {
+    /// Rounds or packs an operand that the tiles cannot read in place.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn new(engine: &Engine<'_>, left: Left<'a>) -> Result<Ready<'a>, Error> {
+        let form = if engine.has_tiles() { Form::of(engine, left)? } else { Form::AsItIs };
+        Ok(Ready { left, form })
+    }
+
+    fn source(&self) -> Source<'_> {
+        let (Left::Rows(view) | Left::Columns(view)) = self.left;
+        match &self.form {
+            Form::AsItIs => Source::Rows(view),
+            Form::Copy { bytes, stride, format } => Source::Rows(View {
                 start: bytes.as_ref().as_ptr(),
                 format: *format,
                 stride: *stride,
                 cols: *stride,
                 ..view
             }),
-            Prepared::Packed(panels, words) => {
-                Source::Panels { start: panels.start(), words: *words }
-            }
+            Form::Packed(panels, words) => Source::Panels { start: panels.start(), words: *words },
         }
     }
 }
 
-fn prepare(engine: &Engine<'_>, left: Left<'_>) -> Result<Prepared, Error> {
-    let (per_word, format) = (engine.compute.values_per_word(), engine.compute.format());
-    let (m, k) = left.size();
-    match left {
-        Left::Rows(view) if view.format == format && k.is_multiple_of(per_word) => {
-            Ok(Prepared::AsItIs)
-        }
-        Left::Rows(view) => {
-            let stride = k.next_multiple_of(per_word);
-            let mut bytes = engine.pool.bytes(Tag::Workspace, m * stride * format.bytes())?;
-            let dst = Shared::new(bytes.as_mut());
-            engine.team.run(m.div_ceil(64), |task| {
-                for row in task * 64..(task * 64 + 64).min(m) {
-                    convert_row(engine, view, row, stride, dst);
-                }
-            });
-            Ok(Prepared::Copy { bytes, stride, format })
-        }
-        Left::Columns(view) => {
-            let panels = pack(engine, Right::Stacked(&[view]), Tag::Workspace)?;
-            Ok(Prepared::Packed(panels, k.div_ceil(per_word)))
+impl Form {
+    fn of(engine: &Engine<'_>, left: Left<'_>) -> Result<Form, Error> {
+        let (per_word, format) = (engine.compute.values_per_word(), engine.compute.format());
+        let (m, k) = left.size();
+        match left {
+            Left::Rows(view) if view.format == format && k.is_multiple_of(per_word) => {
+                Ok(Form::AsItIs)
+            }
+            Left::Rows(view) => {
+                let stride = k.next_multiple_of(per_word);
+                let mut bytes = engine.pool.bytes(Tag::Workspace, m * stride * format.bytes())?;
+                let dst = Shared::new(bytes.as_mut());
+                engine.team.run(m.div_ceil(64), |task| {
+                    for row in task * 64..(task * 64 + 64).min(m) {
+                        convert_row(engine, view, row, stride, dst);
+                    }
+                });
+                Ok(Form::Copy { bytes, stride, format })
+            }
+            Left::Columns(view) => {
+                let panels = pack(engine, Right::Stacked(&[view]), Tag::Workspace)?;
+                Ok(Form::Packed(panels, k.div_ceil(per_word)))
+            }
         }
     }
 }
@@ -304,7 +440,14 @@ fn narrow(engine: &Engine<'_>, sums: &[f32], n: usize, out: Out) {
     });
 }
 
-/// The tiles of one task: rows outside, panels inside, so that a tile's rows stay in the first-level
+/// The tiles of one task.
+struct Tiles {
+    rows: Range<usize>,
+    panels: Range<usize>,
+    region: Region,
+}
+
+/// Computes them: rows outside, panels inside, so that a tile's rows stay in the first-level
 /// cache and the block of panels in the second.
 ///
 /// # Safety
@@ -312,9 +455,8 @@ fn narrow(engine: &Engine<'_>, sums: &[f32], n: usize, out: Out) {
 unsafe fn block<S: AsRef<[u8]>>(
     compute: Compute,
     source: Source<'_>,
-    rows: Range<usize>,
+    tiles: Tiles,
     panels: &Panels<S>,
-    range: Range<usize>,
     out: Out,
     store: Store,
 ) {
@@ -324,33 +466,17 @@ unsafe fn block<S: AsRef<[u8]>>(
     let step = KC / per_word;
     for from in (0..words.max(1)).step_by(step) {
         let count = step.min(words - from);
-        let store = match store {
-            Store::Set | Store::AddTo { .. } if from > 0 => Store::Add,
-            other => other,
-        };
-        let mut row = rows.start;
-        while row < rows.end {
-            let (a, height) = match source {
-                Source::Rows(view) => {
-                    let start = view.at(row, from * per_word);
-                    let row = view.stride * view.format.bytes();
-                    (avx512::Words { start, row, direct: true }, avx512::MR)
-                }
-                Source::Panels { start, words } => {
-                    // Tiles of 12, 12 and 8 rows out of each panel of 32.
-                    let (panel, lane) = (row / avx512::NR, row % avx512::NR);
-                    let skip = ((panel * words + from) * avx512::NR + lane) * 4;
-                    let start = start.wrapping_add(skip);
-                    (
-                        avx512::Words { start, row: 4, direct: false },
-                        avx512::MR.min(avx512::NR - lane),
-                    )
-                }
-            };
-            let height = height.min(rows.end - row);
-            for panel in range.clone() {
-                let right = panels.start().wrapping_add((panel * packed + from) * avx512::NR * 4);
+        let store = if from > 0 { store.onto(out) } else { store };
+        let mut row = tiles.rows.start;
+        while row < tiles.rows.end {
+            let (a, height) = source.words(row, from, per_word);
+            let height = height.min(tiles.rows.end - row);
+            for panel in tiles.panels.clone() {
                 let col = panel * avx512::NR;
+                if !tiles.region.has(row, height, col) {
+                    break;
+                }
+                let right = panels.start().wrapping_add((panel * packed + from) * avx512::NR * 4);
                 let width = avx512::NR.min(panels.n - col);
                 // SAFETY: the operands were packed for these sizes; the caller owns the tile.
                 unsafe {
