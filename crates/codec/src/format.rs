@@ -73,6 +73,13 @@ pub trait Codec: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// Whether no positive value is decoded as zero.
+    ///
+    /// Second moments need it: an average divided by a root that became zero is no update.
+    fn keeps_positive(&self) -> bool {
+        false
+    }
+
     /// Where the values of a tensor of this shape lie.
     fn layout(&self, shape: [usize; 2]) -> Layout;
 

@@ -140,6 +140,11 @@ impl<S: AsRef<[u8]> + AsMut<[u8]>> Packed<S> {
         bytemuck::try_cast_slice_mut(self.bytes.as_mut()).ok()
     }
 
+    /// The blocks, for writing codes of the format.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes.as_mut()
+    }
+
     /// Replaces header and bytes, for example with those of a checkpoint.
     ///
     /// # Errors

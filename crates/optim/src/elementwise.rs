@@ -13,8 +13,10 @@ use smidgen_codec::{ChunkMut, Rounding};
 use smidgen_tensor::{Level, multiversion};
 
 use crate::clip::CHUNK;
-use crate::{Error, Param, Slot, StepCx};
+use crate::{Error, Param, Slot, StepCx, Values};
 
+/// The place of the weights among the slots, for their random numbers.
+const VALUE_PLACE: u8 = u8::MAX;
 /// Values decoded at once: some slots of it stay in the first-level cache.
 const TILE: usize = 1 << 10;
 
@@ -42,26 +44,29 @@ where
     let unit = slots.iter().map(|slot| slot.data().layout().chunk_unit()).fold(1, common_multiple);
     let chunk = round_up(CHUNK, unit, param.value.len());
     let tile = round_up(TILE, unit, param.value.len());
+    let rounding = cx.stochastic(param.index, VALUE_PLACE);
     let mut number = 0;
     let mut parts = slots.each_mut().map(|slot| {
         let rounding = slot.rounding(cx, param.index, number);
         number += 1;
         slot.data_mut().chunks_mut(chunk).map(move |chunk| Part::new(chunk, rounding))
     });
-    let grads = param.grad.chunks(chunk);
-    let tasks: Vec<_> = param
-        .value
-        .chunks_mut(chunk)
-        .zip(grads)
-        .map(|(value, grad)| {
+    let mut values = param.value;
+    let grads = param.grad.chunks(chunk).enumerate();
+    let tasks: Vec<_> = grads
+        .map(|(i, grad)| {
             let part = |parts: &mut _| Iterator::next(parts).expect("as many chunks as values");
-            Mutex::new(Task { value, grad, parts: parts.each_mut().map(part) })
+            let parts = parts.each_mut().map(part);
+            let rounding = rounding.advance(i * chunk);
+            let value = Weights { values: values.take(chunk), rounding, tile: Vec::new() };
+            Mutex::new(Task { value, grad, parts })
         })
         .collect();
     let finite = AtomicBool::new(true);
-    cx.team.run(tasks.len(), |index| {
+    let level = cx.device.level();
+    cx.device.team().run(tasks.len(), |index| {
         let mut task = tasks[index].lock().expect("each chunk has one task");
-        if !task.run(cx.level, cx.grad_scale, tile, &update) {
+        if !task.run(level, cx.grad_scale, tile, &update) {
             finite.store(false, Relaxed);
         }
     });
@@ -70,7 +75,7 @@ where
 
 /// One chunk of a parameter and of its slots.
 struct Task<'a, const N: usize> {
-    value: &'a mut [f32],
+    value: Weights<'a>,
     grad: &'a [f32],
     parts: [Part<'a>; N],
 }
@@ -81,17 +86,44 @@ impl<const N: usize> Task<'_, N> {
     where
         F: Fn(&mut f32, f32, [&mut f32; N]),
     {
-        let in_place = self.parts.iter_mut().all(|part| part.chunk.as_f32_mut().is_some());
-        let tile = if in_place { self.value.len() } else { tile };
+        let in_place = self.value.values.as_f32_mut().is_some()
+            && self.parts.iter_mut().all(|part| part.chunk.as_f32_mut().is_some());
+        let tile = if in_place { self.grad.len() } else { tile };
         let mut largest = 0;
-        let tiles = self.value.chunks_mut(tile).zip(self.grad.chunks(tile));
-        for (number, (value, grad)) in tiles.enumerate() {
-            let (at, len) = (number * tile, value.len());
+        for (number, grad) in self.grad.chunks(tile).enumerate() {
+            let (at, len) = (number * tile, grad.len());
+            let value = self.value.load(at, len);
             let slots = self.parts.each_mut().map(|part| part.load(at, len));
             largest = largest.max(update_tile(level, value, grad, scale, slots, update));
+            self.value.store(at, len);
             self.parts.iter_mut().for_each(|part| part.store(at, len));
         }
         largest < f32::INFINITY.to_bits()
+    }
+}
+
+/// One chunk of the values, and room for a widened tile of it.
+struct Weights<'a> {
+    values: Values<'a>,
+    rounding: Rounding,
+    tile: Vec<f32>,
+}
+
+impl Weights<'_> {
+    fn load(&mut self, at: usize, len: usize) -> &mut [f32] {
+        if self.values.as_f32_mut().is_some() {
+            let values = self.values.as_f32_mut().expect("it was there a line above");
+            return &mut values[at..at + len];
+        }
+        self.tile.resize(len, 0.0);
+        self.values.load(at, &mut self.tile);
+        &mut self.tile
+    }
+
+    fn store(&mut self, at: usize, len: usize) {
+        if self.values.as_f32_mut().is_none() {
+            self.values.store(at, &self.tile[..len], self.rounding.advance(at));
+        }
     }
 }
 

@@ -70,6 +70,42 @@ pub enum Error {
         /// The format's full name.
         format: String,
     },
+    /// A format in which a small second moment becomes zero, and the update divides by it.
+    #[error(
+        "group `{group}`: format `{format}` cannot hold `{slot}`, small values of it would become zero\n  hint: `second = \"int8-dynamic\"` or `\"bf16\"` gives second moments a format of their own"
+    )]
+    FlushedState {
+        /// The group's name.
+        group: String,
+        /// The format's full name.
+        format: String,
+        /// The slot's name.
+        slot: &'static str,
+    },
+    /// A key that the rule and the projection of the group do not read.
+    #[error("group `{group}`: rule and projection do not read `{key}`, expected of: {known}")]
+    UnusedKey {
+        /// The group's name.
+        group: String,
+        /// The key.
+        key: &'static str,
+        /// What they read.
+        known: String,
+    },
+    /// A parameter that a rule cannot update.
+    #[error("group `{group}`: rule `{rule}` cannot update `{param}`: {why}\n  hint: {hint}")]
+    Unfit {
+        /// The group's name.
+        group: String,
+        /// The rule's name.
+        rule: &'static str,
+        /// The parameter's name.
+        param: String,
+        /// The reason.
+        why: String,
+        /// The cure.
+        hint: &'static str,
+    },
     /// Two settings of the gradient policy exclude each other.
     #[error("`grad = \"streamed\"` excludes {setting}\n  hint: {hint}")]
     Policy {
@@ -180,6 +216,16 @@ fn near_param(nearest: &Option<String>) -> String {
     match nearest {
         Some(name) => format!("\n  hint: the nearest name is `{name}`"),
         None => String::new(),
+    }
+}
+
+impl Error {
+    /// The same error with the group in which it arose, where it names one.
+    pub(crate) fn in_group(mut self, name: &str) -> Self {
+        if let Error::Unfit { group, .. } = &mut self {
+            *group = name.into();
+        }
+        self
     }
 }
 

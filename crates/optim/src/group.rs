@@ -4,10 +4,12 @@
 //! matches by a pattern over names, by roles, by both, or, with neither, everything.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use smidgen_codec::Format;
+use smidgen_codec::{Format, Sign};
 
 use crate::glob::distance;
-use crate::{Error, Optimizer, ParamSpec, Role, rule_by_name};
+use crate::projection::{Moments, ProjectionKind, Rank};
+use crate::rules::{MatrixScale, Polar};
+use crate::{Error, Optimizer, ParamSpec, Role, SlotSpec, Weights, projection, rule_by_name};
 
 /// Smaller tensors keep f32 state in block formats: they hold few bytes, and norms and biases are
 /// the parameters that coarse state hurts.
@@ -42,6 +44,9 @@ pub struct GroupConfig {
     pub lr: f64,
     /// The format of the state.
     pub state: String,
+    /// The format of second moments, where it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second: Option<String>,
     /// How state is rounded in formats coarser than f32.
     pub state_rounding: StateRounding,
     /// Decoupled weight decay; the rule's default if absent.
@@ -53,6 +58,57 @@ pub struct GroupConfig {
     /// Added to denominators; the rule's default if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eps: Option<f64>,
+    /// Decay of the only average.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
+    /// Whether the gradient is added to its average once more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nesterov: Option<bool>,
+    /// How a matrix is made orthogonal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub polar: Option<Polar>,
+    /// Iterations of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<usize>,
+    /// What an orthogonal update is multiplied by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<MatrixScale>,
+    /// Whether each row of an update is divided by its own running size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row_norm: Option<bool>,
+    /// Whether decay acts only where it points the way of the update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cautious: Option<bool>,
+    /// The largest root mean square of an update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_rms: Option<f64>,
+    /// Whether the rate is a share of the size of the parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relative_step: Option<bool>,
+    /// The subspace in which matrices are updated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projection: Option<ProjectionKind>,
+    /// Its rank, or its share of the smaller side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub galore_rank: Option<Rank>,
+    /// Updates between two refreshes of the subspace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<u64>,
+    /// Whether that number doubles where the subspace stands still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<bool>,
+    /// What a projected update is multiplied by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub galore_scale: Option<f64>,
+    /// What becomes of averages when the subspace turns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moments: Option<Moments>,
+    /// The format of the projector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projector: Option<String>,
+    /// The share of the gradient's energy that the rank must hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy: Option<f64>,
 }
 
 impl Default for GroupConfig {
@@ -64,10 +120,28 @@ impl Default for GroupConfig {
             rule: "adamw".into(),
             lr: 1e-3,
             state: "f32".into(),
+            second: None,
             state_rounding: StateRounding::default(),
             weight_decay: None,
             betas: None,
             eps: None,
+            momentum: None,
+            nesterov: None,
+            polar: None,
+            iterations: None,
+            scale: None,
+            row_norm: None,
+            cautious: None,
+            clip_rms: None,
+            relative_step: None,
+            projection: None,
+            galore_rank: None,
+            refresh: None,
+            adaptive: None,
+            galore_scale: None,
+            moments: None,
+            projector: None,
+            energy: None,
         }
     }
 }
@@ -82,6 +156,45 @@ impl GroupConfig {
             Self { name, role, lr, weight_decay: Some(0.0), ..Self::default() },
             Self { name: "rest".into(), lr, ..Self::default() },
         ]
+    }
+
+    /// The keys of rules and projections, and whether each is set.
+    fn keys(&self) -> [(&'static str, bool); 20] {
+        [
+            ("weight_decay", self.weight_decay.is_some()),
+            ("betas", self.betas.is_some()),
+            ("eps", self.eps.is_some()),
+            ("momentum", self.momentum.is_some()),
+            ("nesterov", self.nesterov.is_some()),
+            ("polar", self.polar.is_some()),
+            ("iterations", self.iterations.is_some()),
+            ("scale", self.scale.is_some()),
+            ("row_norm", self.row_norm.is_some()),
+            ("cautious", self.cautious.is_some()),
+            ("clip_rms", self.clip_rms.is_some()),
+            ("relative_step", self.relative_step.is_some()),
+            ("projection", self.projection.is_some()),
+            ("galore_rank", self.galore_rank.is_some()),
+            ("refresh", self.refresh.is_some()),
+            ("adaptive", self.adaptive.is_some()),
+            ("galore_scale", self.galore_scale.is_some()),
+            ("moments", self.moments.is_some()),
+            ("projector", self.projector.is_some()),
+            ("energy", self.energy.is_some()),
+        ]
+    }
+
+    /// A key that neither the rule nor the projection reads is an error, never ignored.
+    fn check_keys(&self, read: &[&[&str]]) -> Result<(), Error> {
+        let unread =
+            |(key, set): &(&str, bool)| *set && !read.iter().any(|keys| keys.contains(key));
+        match self.keys().into_iter().find(unread) {
+            None => Ok(()),
+            Some((key, _)) => {
+                let known = read.concat().join(", ");
+                Err(Error::UnusedKey { group: self.name.clone(), key, known })
+            }
+        }
     }
 
     fn matches(&self, param: &ParamSpec) -> bool {
@@ -144,33 +257,72 @@ pub(crate) struct Group {
     pub(crate) config: GroupConfig,
     pub(crate) rule: Box<dyn Optimizer>,
     pub(crate) format: Format,
+    /// The format of slots that are never negative.
+    pub(crate) second: Format,
 }
 
 impl Group {
     fn resolve(mut config: GroupConfig) -> Result<Self, Error> {
         config.check_not_negative("lr", config.lr)?;
-        let rule = (rule_by_name(&config.rule)?.build)(&mut config)?;
-        let format = Format::by_name(&config.state)?;
-        if format.layout([1, SMALL_VALUES]).header_bytes > 0 {
-            let (group, format) = (config.name, format.full_name());
-            return Err(Error::StateFormat { group, format });
-        }
-        Ok(Self { config, rule, format })
+        let entry = rule_by_name(&config.rule)?;
+        let projected =
+            if config.projection.is_some() { projection::KEYS } else { &["projection"] };
+        config.check_keys(&[entry.keys, projected])?;
+        let rule = (entry.build)(&mut config)?;
+        let rule = projection::wrap(rule, &mut config)?;
+        let format = state_format(&config.name, &config.state)?;
+        let second = match &config.second {
+            Some(name) => state_format(&config.name, name)?,
+            None => format.clone(),
+        };
+        Ok(Self { config, rule, format, second: second.signed_as(Sign::Unsigned) })
     }
 
     /// The slots of a parameter, with their formats.
+    ///
+    /// The low part of weights with compensation is the last one.
     pub(crate) fn slots(
         &self,
         param: &ParamSpec,
-    ) -> impl Iterator<Item = (crate::SlotSpec, Format)> + use<> {
-        let format = self.format.clone();
-        self.rule.slots(param.shape).into_iter().map(move |spec| {
-            let format = format.signed_as(spec.sign);
+    ) -> impl Iterator<Item = (SlotSpec, Format)> + use<> {
+        let (format, second) = (self.format.signed_as(Sign::Signed), self.second.clone());
+        let kahan = (param.weights == Weights::Kahan)
+            .then(|| SlotSpec::signed("low", param.shape).in_format(Format::BF16));
+        self.rule.slots(param).into_iter().chain(kahan).map(move |spec| {
+            if let Some(fixed) = spec.format.clone() {
+                return (spec, fixed);
+            }
+            let format = if spec.sign == Sign::Unsigned { &second } else { &format };
             let layout = format.layout(spec.shape);
             let small = layout.block_values > 1 && layout.values() < SMALL_VALUES;
-            (spec, if small { Format::F32 } else { format })
+            (spec, if small { Format::F32 } else { format.clone() })
         })
     }
+
+    /// Whether the group's rule and formats fit a parameter.
+    fn check_param(&self, param: &ParamSpec) -> Result<(), Error> {
+        self.rule.check(param).map_err(|error| error.in_group(&self.config.name))?;
+        let flushes = |(spec, format): &(SlotSpec, Format)| {
+            spec.sign == Sign::Unsigned && !format.keeps_positive()
+        };
+        match self.slots(param).find(flushes) {
+            None => Ok(()),
+            Some((spec, format)) => Err(Error::FlushedState {
+                group: self.config.name.clone(),
+                format: format.full_name(),
+                slot: spec.name,
+            }),
+        }
+    }
+}
+
+/// A format that can hold state: all but those that need every value at once for a header.
+fn state_format(group: &str, name: &str) -> Result<Format, Error> {
+    let format = Format::by_name(name)?;
+    if format.layout([1, SMALL_VALUES]).header_bytes > 0 {
+        return Err(Error::StateFormat { group: group.into(), format: format.full_name() });
+    }
+    Ok(format)
 }
 
 /// Every parameter in its group, validated; nothing is allocated yet.
@@ -207,7 +359,10 @@ impl Assignment {
                 return Err(Error::ShadowedGroup { group: group.name.clone() });
             }
         }
-        let groups = groups.iter().cloned().map(Group::resolve).collect::<Result<_, _>>()?;
+        let groups = groups.iter().cloned().map(Group::resolve).collect::<Result<Vec<_>, _>>()?;
+        for (param, group) in &params {
+            groups[*group].check_param(param)?;
+        }
         Ok(Self { groups, params })
     }
 

@@ -11,19 +11,19 @@
 //! ```
 //! use smidgen_codec::{Ledger, Rng, Stream, Tag};
 //! use smidgen_optim::{Assignment, GroupConfig, OptimState, ParamSpec, Role, StepCx};
-//! use smidgen_tensor::{Pool, Team};
+//! use smidgen_tensor::Device;
 //!
 //! let params = [ParamSpec::new("head.weight", [2, 3], Role::Head)];
 //! let plan = Assignment::resolve(&[GroupConfig::default()], &params)?;
 //! assert_eq!(plan.state_bytes(), 2 * 6 * 4);
 //!
-//! let (pool, team) = (Pool::new(Ledger::new()), Team::new(1));
-//! let mut state = OptimState::allocate(plan, &pool)?;
+//! let device = Device::cpu(Ledger::new(), 1);
+//! let mut state = OptimState::allocate(plan, device.pool())?;
 //! let mut value = [1.0f32; 6];
-//! let cx = StepCx::new(&team, 1, Rng::new(0, Stream::Rounding));
-//! state.step(&cx, 0, &mut value, &[0.5; 6])?;
+//! let cx = StepCx::new(&device, 1, Rng::new(0, Stream::Rounding));
+//! state.step(&cx, 0, value.as_mut_slice().into(), &[0.5; 6])?;
 //! assert!(value[0] < 1.0);
-//! assert_eq!(pool.ledger().live_bytes(Tag::State), 48);
+//! assert_eq!(device.ledger().live_bytes(Tag::State), 48);
 //! # Ok::<(), smidgen_optim::Error>(())
 //! ```
 
@@ -34,18 +34,22 @@ mod glob;
 mod group;
 mod param_spec;
 mod policy;
+mod projection;
 mod rule;
 pub mod rules;
 mod schedule;
 mod state;
+mod values;
 
 pub use clip::{all_finite, clip_scale, global_norm, scale};
 pub use elementwise::elementwise;
 pub use error::Error;
 pub use group::{Assignment, GroupConfig, StateRounding};
-pub use param_spec::{ParamSpec, Role};
+pub use param_spec::{ParamSpec, Role, Weights};
 pub use policy::{Clip, GradMode, GradPolicy, Guard, Verdict};
+pub use projection::{Moments, ProjectionKind, Rank};
 pub use rule::{Optimizer, Param, Slot, SlotSpec, StepCx};
-pub use rules::{RULES, RuleEntry, rule_by_name};
+pub use rules::{MatrixScale, Polar, RULES, RuleEntry, rule_by_name};
 pub use schedule::{Decay, FinalRatioOf, OneCycle, Schedule};
 pub use state::{OptimState, StateTensor};
+pub use values::Values;

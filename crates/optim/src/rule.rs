@@ -1,9 +1,9 @@
 //! What an update rule is, and what it is given.
 
 use smidgen_codec::{Format, Packed, Rng, Rounding, Sign, Tag};
-use smidgen_tensor::{Buffer, Level, Pool, Team};
+use smidgen_tensor::{Buffer, Device, Pool};
 
-use crate::{Error, StateRounding};
+use crate::{Error, ParamSpec, StateRounding, Values};
 
 /// An update rule: arithmetic over a parameter, its gradient and some slots of state.
 ///
@@ -13,8 +13,16 @@ pub trait Optimizer: Send + Sync + std::fmt::Debug {
     /// The name in configs.
     fn name(&self) -> &'static str;
 
-    /// The state that a parameter of this shape needs.
-    fn slots(&self, shape: [usize; 2]) -> Vec<SlotSpec>;
+    /// The state that this parameter needs.
+    fn slots(&self, param: &ParamSpec) -> Vec<SlotSpec>;
+
+    /// Whether the rule can update this parameter at all.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] names the parameter and the reason.
+    fn check(&self, _param: &ParamSpec) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Updates one parameter and its slots, once. `slots` are those of [`Optimizer::slots`].
     ///
@@ -27,10 +35,8 @@ pub trait Optimizer: Send + Sync + std::fmt::Debug {
 /// What is the same for every parameter of a step.
 #[derive(Clone, Copy)]
 pub struct StepCx<'a> {
-    /// The threads that compute.
-    pub team: &'a Team,
-    /// The kernels that run.
-    pub level: Level,
+    /// Who computes, and where workspace comes from.
+    pub device: &'a Device,
     /// Which update this is, from 1. Skipped steps do not count: it corrects the bias of averages.
     pub step: u64,
     /// The schedule's multiplier of this step.
@@ -48,9 +54,14 @@ pub struct StepCx<'a> {
 
 impl<'a> StepCx<'a> {
     /// Update `step` with the multiplier, the rate and the gradient scale at 1.
-    pub fn new(team: &'a Team, step: u64, rng: Rng) -> Self {
-        let (level, beta1) = (Level::detect(), None);
-        Self { team, level, step, multiplier: 1.0, lr: 1.0, beta1, grad_scale: 1.0, rng }
+    pub fn new(device: &'a Device, step: u64, rng: Rng) -> Self {
+        Self { device, step, multiplier: 1.0, lr: 1.0, beta1: None, grad_scale: 1.0, rng }
+    }
+
+    /// How place `number` of parameter `param` is rounded at this step. Slots count from 0.
+    pub(crate) fn stochastic(&self, param: usize, number: u8) -> Rounding {
+        let tensor = (param as u64) << 8 | u64::from(number);
+        Rounding::Stochastic { key: self.rng.key(self.step, tensor), first_index: 0 }
     }
 }
 
@@ -61,14 +72,14 @@ pub struct Param<'a> {
     pub index: usize,
     /// Rows and columns.
     pub shape: [usize; 2],
-    /// The master weights, `rows * cols` values.
-    pub value: &'a mut [f32],
+    /// The weights, `rows * cols` values.
+    pub value: Values<'a>,
     /// The gradient, to be multiplied by [`StepCx::grad_scale`].
     pub grad: &'a [f32],
 }
 
 /// A slot of state that a rule asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotSpec {
     /// The name in checkpoints, before the parameter's: `exp_avg`.
     pub name: &'static str,
@@ -76,17 +87,31 @@ pub struct SlotSpec {
     pub shape: [usize; 2],
     /// Whether values may be negative: a dynamic format has a map for each.
     pub sign: Sign,
+    /// The format, where it is not for the group to say.
+    pub format: Option<Format>,
+    /// What its bytes are counted as.
+    pub tag: Tag,
 }
 
 impl SlotSpec {
     /// A slot for values of both signs.
     pub fn signed(name: &'static str, shape: [usize; 2]) -> Self {
-        Self { name, shape, sign: Sign::Signed }
+        Self { name, shape, sign: Sign::Signed, format: None, tag: Tag::State }
     }
 
-    /// A slot for values that are never negative.
+    /// A slot for values that are never negative, of which no positive one may become zero.
     pub fn unsigned(name: &'static str, shape: [usize; 2]) -> Self {
-        Self { name, shape, sign: Sign::Unsigned }
+        Self { sign: Sign::Unsigned, ..Self::signed(name, shape) }
+    }
+
+    /// The same slot in this format, whatever the group says.
+    pub fn in_format(self, format: Format) -> Self {
+        Self { format: Some(format), ..self }
+    }
+
+    /// The same slot with its bytes counted under `tag`.
+    pub fn tagged(self, tag: Tag) -> Self {
+        Self { tag, ..self }
     }
 }
 
@@ -99,7 +124,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// A slot full of zeros, on the ledger under `state`.
+    /// A slot full of zeros, on the ledger under its tag.
     ///
     /// # Errors
     /// [`Error::Tensor`] when the pool has no memory.
@@ -110,7 +135,7 @@ impl Slot {
         pool: &Pool,
     ) -> Result<Self, Error> {
         let layout = format.layout(spec.shape);
-        let bytes = pool.zeroed(Tag::State, layout.code_bytes())?;
+        let bytes = pool.zeroed(spec.tag, layout.code_bytes())?;
         let header = vec![0; layout.header_bytes];
         let data = Packed::from_parts(format.clone(), spec.shape, header, bytes)?;
         let mut slot = Self { spec, data, rounding };
@@ -149,10 +174,7 @@ impl Slot {
     pub fn rounding(&self, cx: &StepCx<'_>, param: usize, number: usize) -> Rounding {
         match self.rounding {
             StateRounding::Nearest => Rounding::Nearest,
-            StateRounding::Stochastic => {
-                let tensor = (param as u64) << 8 | number as u64;
-                Rounding::Stochastic { key: cx.rng.key(cx.step, tensor), first_index: 0 }
-            }
+            StateRounding::Stochastic => cx.stochastic(param, number as u8),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use smidgen_tensor::Pool;
 
-use crate::{Assignment, Error, GroupConfig, Param, ParamSpec, Slot, StepCx};
+use crate::{Assignment, Error, GroupConfig, Param, ParamSpec, Slot, StepCx, Values, Weights};
 
 /// The slots of every parameter, and the rules that update them.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct StateTensor<'a> {
 }
 
 impl OptimState {
-    /// Allocates the slots of `plan`, full of zeros, on the ledger under `state`.
+    /// Allocates the slots of `plan`, full of zeros, on the ledger under their tags.
     ///
     /// # Errors
     /// [`Error::Tensor`] when the pool has no memory.
@@ -68,7 +68,7 @@ impl OptimState {
         &mut self,
         cx: &StepCx<'_>,
         index: usize,
-        value: &mut [f32],
+        value: Values<'_>,
         grad: &[f32],
     ) -> Result<(), Error> {
         let count = self.params.len();
@@ -79,8 +79,15 @@ impl OptimState {
         }
         let group = &self.plan.groups[*group];
         let cx = StepCx { lr: group.config.lr * cx.multiplier, ..*cx };
+        let (value, slots) = match (value, state.slots.split_last_mut()) {
+            (Values::Bf16(high), Some((low, slots))) if spec.weights == Weights::Kahan => {
+                let low = bytemuck::cast_slice_mut(low.data_mut().bytes_mut());
+                (Values::Kahan { high, low }, slots)
+            }
+            (value, _) => (value, state.slots.as_mut_slice()),
+        };
         let param = Param { index, shape: spec.shape, value, grad };
-        group.rule.step(&cx, param, &mut state.slots)?;
+        group.rule.step(&cx, param, slots)?;
         state.step = cx.step;
         Ok(())
     }

@@ -3,11 +3,11 @@
 use serde::Deserialize;
 use smidgen_codec::{Ledger, Rng, Stream};
 use smidgen_optim::{Assignment, GroupConfig, OptimState, ParamSpec, Role, StepCx};
-use smidgen_tensor::{Pool, Team};
+use smidgen_tensor::Device;
 
 /// One parameter of `n` values under AdamW.
 struct Run {
-    team: Team,
+    device: Device,
     state: OptimState,
     value: Vec<f32>,
     step: u64,
@@ -17,14 +17,15 @@ impl Run {
     fn new(group: GroupConfig, value: Vec<f32>) -> Self {
         let params = [ParamSpec::new("w", [1, value.len()], Role::MatrixHidden)];
         let plan = Assignment::resolve(&[group], &params).unwrap();
-        let state = OptimState::allocate(plan, &Pool::new(Ledger::new())).unwrap();
-        Self { team: Team::new(2), state, value, step: 0 }
+        let device = Device::cpu(Ledger::new(), 2);
+        let state = OptimState::allocate(plan, device.pool()).unwrap();
+        Self { device, state, value, step: 0 }
     }
 
     fn step(&mut self, grad: &[f32]) {
         self.step += 1;
-        let cx = StepCx::new(&self.team, self.step, Rng::new(1, Stream::Rounding));
-        self.state.step(&cx, 0, &mut self.value, grad).unwrap();
+        let cx = StepCx::new(&self.device, self.step, Rng::new(1, Stream::Rounding));
+        self.state.step(&cx, 0, self.value.as_mut_slice().into(), grad).unwrap();
     }
 }
 
@@ -78,8 +79,8 @@ fn the_gradient_scale_is_the_scale_of_the_gradient() {
     plain.step(&grads.map(|g| g * 0.25));
     let mut scaled = Run::new(group(0.01, 0.1, 1e-8), vec![1.0; 3]);
     let rng = Rng::new(1, Stream::Rounding);
-    let cx = StepCx { grad_scale: 0.25, ..StepCx::new(&scaled.team, 1, rng) };
-    scaled.state.step(&cx, 0, &mut scaled.value, &grads).unwrap();
+    let cx = StepCx { grad_scale: 0.25, ..StepCx::new(&scaled.device, 1, rng) };
+    scaled.state.step(&cx, 0, scaled.value.as_mut_slice().into(), &grads).unwrap();
     assert_eq!(plain.value, scaled.value);
 }
 
@@ -119,9 +120,11 @@ fn a_scheduled_beta_takes_the_place_of_the_rules_own() {
     let two_steps = |group: GroupConfig, beta1| {
         let mut run = Run::new(group, vec![0.5; 4]);
         for step in 1..=2 {
-            let cx = StepCx::new(&run.team, step, Rng::new(1, Stream::Rounding));
+            let cx = StepCx::new(&run.device, step, Rng::new(1, Stream::Rounding));
             let cx = StepCx { beta1, ..cx };
-            run.state.step(&cx, 0, &mut run.value, &[1.0, -0.1 * step as f32, 0.0, 3.0]).unwrap();
+            run.state
+                .step(&cx, 0, run.value.as_mut_slice().into(), &[1.0, -0.1 * step as f32, 0.0, 3.0])
+                .unwrap();
         }
         run.value
     };

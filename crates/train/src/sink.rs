@@ -28,10 +28,10 @@ impl GradSink for Streamed<'_> {
         let grad = grad.slice::<f32>();
         let mut cx = self.cx;
         if let Some(norms) = &mut self.norms {
-            note_norm(norms, id, global_norm(cx.team, &[grad]));
+            note_norm(norms, id, global_norm(cx.device.team(), &[grad]));
         }
         if self.policy.clip == Clip::Tensor {
-            let norm = global_norm(cx.team, &[grad]);
+            let norm = global_norm(cx.device.team(), &[grad]);
             self.squares = Some(self.squares.unwrap_or(0.0) + norm * norm);
             if !norm.is_finite() {
                 self.finite = false;
@@ -40,7 +40,7 @@ impl GradSink for Streamed<'_> {
             cx.grad_scale *= self.policy.factor(norm) as f32;
         }
         self.updated = true;
-        match self.optim.step(&cx, place, param.value.slice_mut(), grad) {
+        match self.optim.step(&cx, place, param.value.slice_mut::<f32>().into(), grad) {
             Ok(()) => Ok(()),
             Err(smidgen_optim::Error::NotFinite { .. }) => {
                 self.finite = false;

@@ -349,7 +349,8 @@ impl<'o> Trainer<'o> {
                 Clip::Global | Clip::Off => common,
             };
             let cx = StepCx { grad_scale: factor as f32, ..cx };
-            self.optim.step(&cx, place, self.params.get_mut(id).value.slice_mut(), grad)?;
+            let value = self.params.get_mut(id).value.slice_mut::<f32>();
+            self.optim.step(&cx, place, value.into(), grad)?;
         }
         Ok(Tried { loss, grad_norm: Some(norm), finite: true, updated: true })
     }
@@ -509,6 +510,6 @@ fn step_cx<'a>(
     Pace { multiplier, beta1 }: Pace,
 ) -> StepCx<'a> {
     let rng = Rng::new(recipe.seed, Stream::Rounding);
-    let cx = StepCx::new(device.team(), standing.updates + 1, rng);
-    StepCx { multiplier, beta1, level: device.level(), ..cx }
+    let cx = StepCx::new(device, standing.updates + 1, rng);
+    StepCx { multiplier, beta1, ..cx }
 }

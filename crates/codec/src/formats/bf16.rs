@@ -19,6 +19,10 @@ impl Codec for Bf16 {
         1
     }
 
+    fn keeps_positive(&self) -> bool {
+        true
+    }
+
     fn layout(&self, shape: [usize; 2]) -> Layout {
         Layout::blocks(shape, 1, 2)
     }

@@ -18,6 +18,10 @@ impl Codec for F32 {
         0
     }
 
+    fn keeps_positive(&self) -> bool {
+        true
+    }
+
     fn layout(&self, shape: [usize; 2]) -> Layout {
         Layout::blocks(shape, 1, 4)
     }

@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, GroupConfig, Optimizer, Param, Slot, SlotSpec, StepCx, elementwise};
+use crate::{Error, GroupConfig, Optimizer, Param, ParamSpec, Slot, SlotSpec, StepCx, elementwise};
 
 /// The hyper-parameters of AdamW; the defaults are those of pre-training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +52,8 @@ impl Optimizer for AdamW {
         "adamw"
     }
 
-    fn slots(&self, shape: [usize; 2]) -> Vec<SlotSpec> {
+    fn slots(&self, param: &ParamSpec) -> Vec<SlotSpec> {
+        let shape = param.shape;
         vec![SlotSpec::signed("exp_avg", shape), SlotSpec::unsigned("exp_avg_sq", shape)]
     }
 
