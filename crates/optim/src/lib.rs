@@ -51,5 +51,5 @@ pub use projection::{Moments, ProjectionKind, Rank};
 pub use rule::{Optimizer, Param, Slot, SlotSpec, StepCx};
 pub use rules::{MatrixScale, Polar, RULES, RuleEntry, rule_by_name};
 pub use schedule::{Decay, FinalRatioOf, OneCycle, Schedule};
-pub use state::{OptimState, StateTensor};
+pub use state::{GroupCost, OptimState, StateTensor};
 pub use values::Values;

@@ -1,7 +1,9 @@
 //! The state of a run: allocated in any format, counted, saved and loaded.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use smidgen_tensor::Pool;
 
 use crate::{Assignment, Error, GroupConfig, Param, ParamSpec, Slot, StepCx, Values, Weights};
@@ -11,6 +13,19 @@ use crate::{Assignment, Error, GroupConfig, Param, ParamSpec, Slot, StepCx, Valu
 pub struct OptimState {
     plan: Assignment,
     params: Vec<ParamState>,
+    spent: Duration,
+}
+
+/// What the state of a group holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupCost {
+    /// The group's name.
+    pub group: String,
+    /// Values of its parameters.
+    pub values: usize,
+    /// Bytes of its slots, as they lie in memory.
+    pub state_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -47,7 +62,7 @@ impl OptimState {
             Ok(ParamState { slots: slots.collect::<Result<_, Error>>()?, step: 0 })
         });
         let params = params.collect::<Result<_, Error>>()?;
-        Ok(Self { plan, params })
+        Ok(Self { plan, params, spent: Duration::ZERO })
     }
 
     /// Goes back to the state of zeros it began with.
@@ -87,9 +102,32 @@ impl OptimState {
             (value, _) => (value, state.slots.as_mut_slice()),
         };
         let param = Param { index, shape: spec.shape, value, grad };
+        let start = Instant::now();
         group.rule.step(&cx, param, slots)?;
+        self.spent += start.elapsed();
         state.step = cx.step;
         Ok(())
+    }
+
+    /// Time spent in rules since this state was made.
+    pub fn spent(&self) -> Duration {
+        self.spent
+    }
+
+    /// What each group holds, in order.
+    pub fn costs(&self) -> Vec<GroupCost> {
+        let none = |group: &GroupConfig| GroupCost {
+            group: group.name.clone(),
+            values: 0,
+            state_bytes: 0,
+        };
+        let mut costs: Vec<GroupCost> = self.groups().map(none).collect();
+        for ((spec, group), state) in self.plan.params.iter().zip(&self.params) {
+            costs[*group].values += spec.shape[0] * spec.shape[1];
+            let bytes = |slot: &Slot| slot.data().bytes().len() + slot.data().header().len();
+            costs[*group].state_bytes += state.slots.iter().map(bytes).sum::<usize>();
+        }
+        costs
     }
 
     /// The groups in order, complete.

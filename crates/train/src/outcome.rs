@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use smidgen_optim::GroupCost;
 
 use crate::CompileRate;
 
@@ -75,6 +76,12 @@ pub struct Outcome {
     /// Share of the run's time spent writing checkpoints.
     #[serde(default)]
     pub checkpoint_share: f64,
+    /// Seconds of the updates, in the process that finished the run.
+    #[serde(default)]
+    pub update_seconds: f64,
+    /// What the optimizer's state holds, by group.
+    #[serde(default)]
+    pub optim: Vec<GroupCost>,
     /// The most memory the process had resident.
     pub peak_rss_mib: f64,
     /// The most of that which was private and no file's, sampled after each step: what `memory`

@@ -72,6 +72,8 @@ impl Fitting<'_, '_, '_> {
             tracking_share: standing.tracking_seconds / seconds.max(1e-9),
             loader_share: standing.wait_seconds / standing.step_seconds.max(1e-9),
             checkpoint_share: standing.ckpt_seconds / seconds.max(1e-9),
+            update_seconds: self.trainer.optim.spent().as_secs_f64(),
+            optim: self.trainer.optim.costs(),
             peak_rss_mib: peak_rss_bytes() as f64 / f64::from(1 << 20),
             peak_rss_anon_mib: self.peaks.anonymous() as f64 / f64::from(1 << 20),
             pressures: standing.pressures,

@@ -3,6 +3,7 @@
 mod decode;
 mod limits;
 mod matmul;
+mod optim;
 mod shape;
 mod step;
 mod stepper;
@@ -22,6 +23,7 @@ enum What {
     Step(step::Args),
     Decode(decode::Args),
     Matmul(matmul::Args),
+    Optim(optim::Args),
     Limits(limits::Args),
 }
 
@@ -31,6 +33,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         What::Step(args) => step::run(args),
         What::Decode(args) => decode::run(args),
         What::Matmul(args) => matmul::run(args),
+        What::Optim(args) => optim::run(&args),
         What::Limits(args) => limits::run(args),
     }
 }

@@ -68,10 +68,7 @@ impl Stepper {
     pub(super) fn step(&mut self, step: u64) -> Result<Timing> {
         let started = Instant::now();
         let device = self.device.clone();
-        let cx = StepCx {
-            level: device.level(),
-            ..StepCx::new(device.team(), step, Rng::new(0, Stream::Rounding))
-        };
+        let cx = StepCx::new(&device, step, Rng::new(0, Stream::Rounding));
         let mut tape = Tape::training(&device, self.compute, &mut self.params);
         let loss = self.decoder.loss(&mut tape, &self.batch, self.targets.clone(), self.keep)?;
         let value = tape.value(loss).map_or(f64::NAN, |loss| f64::from(loss.slice::<f32>()[0]));
@@ -97,7 +94,7 @@ impl Stepper {
         if self.policy.clip == Clip::Global {
             let grads = self.params.iter().filter_map(|(id, _)| held.get(id));
             let grads: Vec<&[f32]> = grads.map(|grad| grad.slice::<f32>()).collect();
-            grad_scale = self.policy.factor(global_norm(cx.team, &grads)) as f32;
+            grad_scale = self.policy.factor(global_norm(cx.device.team(), &grads)) as f32;
         }
         let mut sink = Update { state: &mut self.state, cx: StepCx { grad_scale, ..cx } };
         for (id, param) in self.params.iter_mut() {
@@ -118,7 +115,7 @@ struct Update<'a> {
 impl GradSink for Update<'_> {
     fn take(&mut self, id: ParamId, param: &mut Param, grad: Tensor) -> Result<(), Error> {
         self.state
-            .step(&self.cx, id.index(), param.value.slice_mut(), grad.slice())
+            .step(&self.cx, id.index(), param.value.slice_mut::<f32>().into(), grad.slice())
             .map_err(|error| Error::Sink(Box::new(error)))
     }
 }
