@@ -183,9 +183,15 @@ fn a_tensor_too_many_or_too_few_or_of_another_shape_is_named() {
     assert!(message.contains("the tensors of 268435456 layers"), "{message}");
 }
 
+/// A file of the test data, which lies beside the repository; says where it is not.
+#[allow(clippy::print_stderr)] // A skipped test says so.
 fn data(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
-    path.exists().then_some(path)
+    if !path.exists() {
+        eprintln!("skipped: no test data `{name}`");
+        return None;
+    }
+    Some(path)
 }
 
 /// Greedy ids and the five best logits of `reference_outputs.json`.

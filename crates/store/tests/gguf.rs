@@ -115,9 +115,15 @@ fn files_on_disk_are_read_in_place_and_past_the_map() {
     assert!(matches!(GgufFile::open(dir.path().join("no").as_path()), Err(Error::Io { .. })));
 }
 
+/// A file of the test data, which lies beside the repository; says where it is not.
+#[allow(clippy::print_stderr)] // A skipped test says so.
 fn data(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
-    path.exists().then_some(path)
+    if !path.exists() {
+        eprintln!("skipped: no test data `{name}`");
+        return None;
+    }
+    Some(path)
 }
 
 #[test]

@@ -219,10 +219,7 @@ fn a_tokenizer_that_is_too_large_or_missing_is_named() {
 /// Real models of another program, by all the ways that lead to them.
 #[test]
 fn real_models_open_with_their_tokenizers() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/models");
-    if !data.exists() {
-        return;
-    }
+    let Some(data) = crate::reference::data("models") else { return };
     let story = data.join("stories260k/stories260K.bin");
     for (path, prefix) in [(story.clone(), 1), (data.join("babyllama_tok105/model5000.bin"), 1)] {
         assert_eq!(model(&path).tokenizer.prefix(), prefix);

@@ -108,10 +108,7 @@ fn what_contradicts_the_model_is_named_with_both() {
 /// A vocabulary of characters is smaller than any of ours, and its model knows more than chance.
 #[test]
 fn a_real_model_goes_on() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    if !data.exists() {
-        return;
-    }
+    let Some(data) = crate::reference::data("") else { return };
     let place = Place::new();
     let story = std::fs::read_to_string(data.join("corpus/tinystories_sample.txt")).unwrap();
     let text = place.run("story.txt");

@@ -11,7 +11,7 @@ use smidgen_train::{Opening, TrainedModel, open};
 
 /// A file of the test data, which lies beside the repository; says where it is not.
 #[allow(clippy::print_stderr)] // A skipped test says so.
-fn data(name: &str) -> Option<PathBuf> {
+pub(crate) fn data(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
     if !path.exists() {
         eprintln!("skipped: no test data `{name}`");
