@@ -5,10 +5,40 @@ use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{Bf16, Codec, Error, F16, F32, Q8_0, Sign};
+use crate::formats::{
+    Bf16, E2M1Scaled, F16, F32, Fixed, Fp8E4M3, Fp8E5M2, Int2, Int4, Int4Asym, Int6, Int8,
+    Int8Dynamic, Mxfp4, Nf4, Nf4Dq, Nvfp4, Q8_0, Scaled, Ternary, Tq1_0, Tq2_0,
+};
+use crate::{Codec, Error, Sign};
 
 /// Every format with its default parameters. Configs, errors and the test matrix read this list.
-pub static CODECS: &[&dyn Codec] = &[&F32, &Bf16, &F16, &Q8_0];
+pub static CODECS: &[&dyn Codec] = &[
+    &F32,
+    &Bf16,
+    &F16,
+    &INT8,
+    &INT8_DYNAMIC,
+    &Scaled::new(Int6),
+    &INT4,
+    &Scaled::new(Int4Asym),
+    &Scaled::new(Int2),
+    &NF4,
+    &Nf4Dq,
+    &Scaled::new(Fp8E4M3),
+    &Scaled::new(Fp8E5M2),
+    &Scaled::new(E2M1Scaled),
+    &Fixed(Mxfp4),
+    &Fixed(Nvfp4),
+    &Fixed(Ternary),
+    &Fixed(Tq1_0),
+    &Fixed(Tq2_0),
+    &Q8_0,
+];
+
+static INT8: Scaled<Int8> = Scaled::new(Int8);
+static INT8_DYNAMIC: Scaled<Int8Dynamic> = Scaled::new(Int8Dynamic);
+static INT4: Scaled<Int4> = Scaled::new(Int4);
+static NF4: Scaled<Nf4> = Scaled::new(Nf4);
 
 /// A format with its parameters: a cheap handle to a [`Codec`].
 ///
@@ -30,6 +60,14 @@ impl Format {
     pub const BF16: Format = Format(Handle::Listed(&Bf16));
     /// 16-bit floats of IEEE 754.
     pub const F16: Format = Format(Handle::Listed(&F16));
+    /// 8-bit integers in blocks of 64.
+    pub const INT8: Format = Format(Handle::Listed(&INT8));
+    /// 8-bit codes of seven decades in blocks of 256.
+    pub const INT8_DYNAMIC: Format = Format(Handle::Listed(&INT8_DYNAMIC));
+    /// 4-bit integers in blocks of 64.
+    pub const INT4: Format = Format(Handle::Listed(&INT4));
+    /// 16 quantiles of the normal distribution in blocks of 64.
+    pub const NF4: Format = Format(Handle::Listed(&NF4));
     /// 8-bit integers in blocks of 32, as in GGUF.
     pub const Q8_0: Format = Format(Handle::Listed(&Q8_0));
 
@@ -161,9 +199,12 @@ mod tests {
     #[test]
     fn a_wrong_name_lists_the_registry_and_the_nearest() {
         let message = Format::by_name("bf61").unwrap_err().to_string();
+        let known = names().join(", ");
         assert_eq!(
             message,
-            "unknown format `bf61`, expected one of: f32, bf16, f16, q8_0\n  hint: did you mean `bf16`?"
+            format!(
+                "unknown format `bf61`, expected one of: {known}\n  hint: did you mean `bf16`?"
+            )
         );
         assert!(Format::by_id(999).unwrap_err().to_string().contains("999"));
     }

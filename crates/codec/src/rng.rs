@@ -124,6 +124,34 @@ pub fn bits32(key: u64, index: u64) -> u32 {
     mix32(first ^ upper)
 }
 
+/// The draws [`bits32`] of a run of at most 2^32 values, by their place in the run: in 32 bits, so
+/// that loops over it are vectorised at full width.
+#[derive(Clone, Copy, Debug)]
+pub struct Draws {
+    key: u32,
+    first: u32,
+    /// Before and after the lower half of the index turns over.
+    upper: [u32; 2],
+}
+
+impl Draws {
+    /// The draws from `first_index` on.
+    pub fn new(key: u64, first_index: u64) -> Self {
+        let high = (first_index >> 32) as u32;
+        let upper = |high: u32| (key >> 32) as u32 ^ high.wrapping_mul(0x9e37_79b9);
+        let upper = [upper(high), upper(high.wrapping_add(1))];
+        Self { key: key as u32, first: first_index as u32, upper }
+    }
+
+    /// 32 random bits for value `i` of the run.
+    #[inline(always)]
+    pub fn at(&self, i: u32) -> u32 {
+        let lower = self.first.wrapping_add(i);
+        let upper = if lower < self.first { self.upper[1] } else { self.upper[0] };
+        mix32(mix32(lower ^ self.key) ^ upper)
+    }
+}
+
 /// A 32-bit mixer of low bias (C. Wellons, hash-prospector).
 #[inline(always)]
 fn mix32(mut x: u32) -> u32 {
@@ -217,6 +245,17 @@ mod tests {
         (0..70_000).for_each(|i| counts[rng.below(0, 0, i, 7) as usize] += 1);
         assert!(counts.iter().all(|c| c.abs_diff(10_000) < 400), "{counts:?}");
         assert_eq!(rng.below(0, 0, 0, 0), 0);
+    }
+
+    #[test]
+    fn draws_of_a_run_are_those_of_its_indices() {
+        for first in [0, 7, (1 << 32) - 3, u64::MAX - 1] {
+            let draws = Draws::new(0x1234_5678_9abc_def0, first);
+            for i in 0..8 {
+                let index = first.wrapping_add(u64::from(i));
+                assert_eq!(draws.at(i), bits32(0x1234_5678_9abc_def0, index), "{first} {i}");
+            }
+        }
     }
 
     #[test]
