@@ -317,7 +317,7 @@ impl Group {
 }
 
 /// A format that can hold state: all but those that need every value at once for a header.
-fn state_format(group: &str, name: &str) -> Result<Format, Error> {
+pub(crate) fn state_format(group: &str, name: &str) -> Result<Format, Error> {
     let format = Format::by_name(name)?;
     if format.layout([1, SMALL_VALUES]).header_bytes > 0 {
         return Err(Error::StateFormat { group: group.into(), format: format.full_name() });

@@ -32,6 +32,7 @@ mod elementwise;
 mod error;
 mod glob;
 mod group;
+mod linalg;
 mod param_spec;
 mod policy;
 mod projection;
