@@ -5,7 +5,9 @@
 
 use std::sync::OnceLock;
 
-use smidgen_tensor::{Level, Team, multiversion};
+use smidgen_tensor::{Device, Level, Team, multiversion};
+
+use crate::Values;
 
 /// Values per task.
 pub(crate) const CHUNK: usize = 1 << 16;
@@ -18,6 +20,20 @@ pub fn global_norm(team: &Team, grads: &[&[f32]]) -> f64 {
     let level = Level::detect();
     team.run(chunks.len(), |task| {
         let _ = sums[task].set(sum_of_squares(level, chunks[task]));
+    });
+    let sum = |sum: &OnceLock<f64>| *sum.get().expect("the team runs every task");
+    sums.iter().map(sum).sum::<f64>().sqrt()
+}
+
+/// The norm of weights in any form.
+pub(crate) fn norm_of_values(device: &Device, values: &Values<'_>) -> f64 {
+    let tasks = values.len().div_ceil(CHUNK);
+    let sums: Vec<OnceLock<f64>> = (0..tasks).map(|_| OnceLock::new()).collect();
+    device.team().run(tasks, |task| {
+        let first = task * CHUNK;
+        let mut wide = vec![0.0; CHUNK.min(values.len() - first)];
+        values.load(first, &mut wide);
+        let _ = sums[task].set(sum_of_squares(device.level(), &wide));
     });
     let sum = |sum: &OnceLock<f64>| *sum.get().expect("the team runs every task");
     sums.iter().map(sum).sum::<f64>().sqrt()
@@ -54,7 +70,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn sum_of_squares(values: &[f32]) -> f64 {
+    pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
         let (rows, rest) = values.as_chunks::<LANES>();
         let mut lanes = [0.0f64; LANES];
         for row in rows {

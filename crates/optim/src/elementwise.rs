@@ -1,4 +1,4 @@
-//! The engine of rules that update each value by itself.
+//! The loop over all values of a parameter: the only writer of weights.
 //!
 //! A parameter is cut into chunks of fixed size, one task each. Slots in plain f32 are updated in
 //! place; other formats are decoded, updated and coded again a cache-sized tile at a time, so full
@@ -38,67 +38,132 @@ pub fn elementwise<const N: usize, F>(
 where
     F: Fn(&mut f32, f32, [&mut f32; N]) + Sync,
 {
-    let got = slots.len();
+    let Param { index, shape, value, grad } = param;
+    check_length("value", shape, value.len())?;
+    check_length("gradient", shape, grad.len())?;
+    for slot in slots.iter() {
+        check_length(slot.spec().name, shape, slot.data().layout().values())?;
+    }
+    apply(cx, index, value, slots, Updates::Slice(grad, cx.grad_scale), update)
+}
+
+/// Where the second operand of [`apply`] comes from.
+#[derive(Clone, Copy)]
+pub enum Updates<'a> {
+    /// From here, times a number.
+    Slice(&'a [f32], f32),
+    /// From a function that writes those of the values from an index on. It should give the same
+    /// numbers however the values are cut.
+    Made(&'a (dyn Fn(usize, &mut [f32]) + Sync)),
+}
+
+/// The loop of [`elementwise`] with any array in place of the gradient: calls
+/// `update(value, element of updates, slots)` for every value of parameter `index`.
+///
+/// # Errors
+/// [`Error::Slots`] unless there are `N` slots, [`Error::Length`] unless updates and slots are as
+/// many as the values; nothing is changed then. [`Error::NotFinite`] as for [`elementwise`].
+pub fn apply<const N: usize, F>(
+    cx: &StepCx<'_>,
+    index: usize,
+    mut values: Values<'_>,
+    slots: &mut [Slot],
+    updates: Updates<'_>,
+    update: F,
+) -> Result<(), Error>
+where
+    F: Fn(&mut f32, f32, [&mut f32; N]) + Sync,
+{
+    let (len, got) = (values.len(), slots.len());
     let slots: &mut [Slot; N] = slots.try_into().map_err(|_| Error::Slots { expected: N, got })?;
-    check(&param, slots)?;
+    if let Updates::Slice(updates, _) = updates {
+        check_length("updates", [1, len], updates.len())?;
+    }
+    for slot in slots.iter() {
+        check_length(slot.spec().name, [1, len], slot.data().layout().values())?;
+    }
     let unit = slots.iter().map(|slot| slot.data().layout().chunk_unit()).fold(1, common_multiple);
-    let chunk = round_up(CHUNK, unit, param.value.len());
-    let tile = round_up(TILE, unit, param.value.len());
-    let rounding = cx.stochastic(param.index, VALUE_PLACE);
+    let chunk = round_up(CHUNK, unit, len);
+    let tile = round_up(TILE, unit, len);
+    let rounding = cx.stochastic(index, VALUE_PLACE);
     let mut number = 0;
     let mut parts = slots.each_mut().map(|slot| {
-        let rounding = slot.rounding(cx, param.index, number);
+        let rounding = slot.rounding(cx, index, number);
         number += 1;
         slot.data_mut().chunks_mut(chunk).map(move |chunk| Part::new(chunk, rounding))
     });
-    let mut values = param.value;
-    let grads = param.grad.chunks(chunk).enumerate();
-    let tasks: Vec<_> = grads
-        .map(|(i, grad)| {
+    let tasks: Vec<_> = (0..len.div_ceil(chunk.max(1)))
+        .map(|i| {
             let part = |parts: &mut _| Iterator::next(parts).expect("as many chunks as values");
             let parts = parts.each_mut().map(part);
             let rounding = rounding.advance(i * chunk);
             let value = Weights { values: values.take(chunk), rounding, tile: Vec::new() };
-            Mutex::new(Task { value, grad, parts })
+            let updates = Source { from: updates, first: i * chunk, tile: Vec::new() };
+            Mutex::new(Task { value, updates, parts })
         })
         .collect();
     let finite = AtomicBool::new(true);
     let level = cx.device.level();
     cx.device.team().run(tasks.len(), |index| {
         let mut task = tasks[index].lock().expect("each chunk has one task");
-        if !task.run(level, cx.grad_scale, tile, &update) {
+        if !task.run(level, tile, &update) {
             finite.store(false, Relaxed);
         }
     });
-    if finite.into_inner() { Ok(()) } else { Err(Error::NotFinite { param: param.index }) }
+    if finite.into_inner() { Ok(()) } else { Err(Error::NotFinite { param: index }) }
 }
 
 /// One chunk of a parameter and of its slots.
 struct Task<'a, const N: usize> {
     value: Weights<'a>,
-    grad: &'a [f32],
+    updates: Source<'a>,
     parts: [Part<'a>; N],
 }
 
 impl<const N: usize> Task<'_, N> {
     /// Updates the chunk; whether all its gradients were finite.
-    fn run<F>(&mut self, level: Level, scale: f32, tile: usize, update: &F) -> bool
+    fn run<F>(&mut self, level: Level, tile: usize, update: &F) -> bool
     where
         F: Fn(&mut f32, f32, [&mut f32; N]),
     {
+        let len = self.value.values.len();
         let in_place = self.value.values.as_f32_mut().is_some()
+            && matches!(self.updates.from, Updates::Slice(..))
             && self.parts.iter_mut().all(|part| part.chunk.as_f32_mut().is_some());
-        let tile = if in_place { self.grad.len() } else { tile };
+        let tile = if in_place { len.max(1) } else { tile };
         let mut largest = 0;
-        for (number, grad) in self.grad.chunks(tile).enumerate() {
-            let (at, len) = (number * tile, grad.len());
+        for at in (0..len).step_by(tile) {
+            let len = tile.min(len - at);
             let value = self.value.load(at, len);
+            let (updates, scale) = self.updates.load(at, len);
             let slots = self.parts.each_mut().map(|part| part.load(at, len));
-            largest = largest.max(update_tile(level, value, grad, scale, slots, update));
+            largest = largest.max(update_tile(level, value, updates, scale, slots, update));
             self.value.store(at, len);
             self.parts.iter_mut().for_each(|part| part.store(at, len));
         }
         largest < f32::INFINITY.to_bits()
+    }
+}
+
+/// One chunk of the updates, and room for a tile of those that are made.
+struct Source<'a> {
+    from: Updates<'a>,
+    first: usize,
+    tile: Vec<f32>,
+}
+
+impl Source<'_> {
+    /// A tile, and what it is to be multiplied by.
+    fn load(&mut self, at: usize, len: usize) -> (&[f32], f32) {
+        let first = self.first + at;
+        match self.from {
+            Updates::Slice(values, by) => (&values[first..first + len], by),
+            Updates::Made(make) => {
+                self.tile.resize(len, 0.0);
+                make(first, &mut self.tile);
+                (&self.tile, 1.0)
+            }
+        }
     }
 }
 
@@ -184,16 +249,9 @@ multiversion! {
     }
 }
 
-fn check(param: &Param<'_>, slots: &[Slot]) -> Result<(), Error> {
-    let expected = param.shape[0].saturating_mul(param.shape[1]);
-    let lengths = [("value", param.value.len()), ("gradient", param.grad.len())];
-    let slots = slots.iter().map(|slot| (slot.spec().name, slot.data().layout().values()));
-    for (what, got) in lengths.into_iter().chain(slots) {
-        if got != expected {
-            return Err(Error::Length { what, expected, got });
-        }
-    }
-    Ok(())
+pub(crate) fn check_length(what: &'static str, shape: [usize; 2], got: usize) -> Result<(), Error> {
+    let expected = shape[0].saturating_mul(shape[1]);
+    if got == expected { Ok(()) } else { Err(Error::Length { what, expected, got }) }
 }
 
 /// The smallest multiple of `unit` that is at least `target`, or one that covers `len` values.

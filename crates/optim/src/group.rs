@@ -8,8 +8,10 @@ use smidgen_codec::{Format, Sign};
 
 use crate::glob::distance;
 use crate::projection::{Moments, ProjectionKind, Rank};
-use crate::rules::{MatrixScale, Polar};
-use crate::{Error, Optimizer, ParamSpec, Role, SlotSpec, Weights, projection, rule_by_name};
+use crate::rules::MatrixScale;
+use crate::{
+    Error, Optimizer, ParamSpec, Polar, Role, SlotSpec, Weights, projection, rule_by_name,
+};
 
 /// Smaller tensors keep f32 state in block formats: they hold few bytes, and norms and biases are
 /// the parameters that coarse state hurts.
@@ -215,6 +217,14 @@ impl GroupConfig {
 
     pub(crate) fn check_not_negative(&self, key: &'static str, got: f64) -> Result<(), Error> {
         self.check(key, "a number from 0", got, got.is_finite() && got >= 0.0)
+    }
+
+    /// Decays of averages: numbers from 0 and below 1.
+    pub(crate) fn check_shares(&self, key: &'static str, shares: &[f64]) -> Result<(), Error> {
+        let check = |got: &f64| {
+            self.check(key, "numbers from 0 and below 1", *got, (0.0..1.0).contains(got))
+        };
+        shares.iter().try_for_each(check)
     }
 
     /// The pattern must name something, whoever takes it; the roles of a default need not.

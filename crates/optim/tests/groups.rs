@@ -117,7 +117,8 @@ fn a_shadowed_group_is_found() {
 #[test]
 fn unknown_names_say_what_is_known() {
     let rule = error("[[optim]]\nrule = \"adam\"").to_string();
-    assert_eq!(rule, "unknown rule `adam`, expected one of: adamw\n  hint: did you mean `adamw`?");
+    assert!(rule.starts_with("unknown rule `adam`, expected one of: adamw, lion"), "{rule}");
+    assert!(rule.ends_with("\n  hint: did you mean `adamw`?"), "{rule}");
     let state = error("[[optim]]\nstate = \"bf-16\"").to_string();
     assert!(state.starts_with("unknown format `bf-16`, expected one of: f32, bf16"), "{state}");
 }

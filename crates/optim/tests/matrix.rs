@@ -3,16 +3,20 @@
 use smidgen_codec::{CODECS, Codec, Format, Layout, Ledger, Rng, Rounding, Stream, Tag};
 use smidgen_optim::{
     Assignment, Error, GroupConfig, OptimState, Optimizer, Param, ParamSpec, RULES, Role, Slot,
-    StateRounding, StateTensor, StepCx,
+    StateRounding, StateTensor, StepCx, rule_by_name,
 };
 use smidgen_tensor::{Device, Level};
 
 /// More than one chunk, with an odd end; a matrix of one chunk; a vector; an empty one.
 const SHAPES: [[usize; 2]; 4] = [[150, 1001], [7, 33], [1, 5], [0, 4]];
 
-fn params() -> Vec<ParamSpec> {
+/// Those of the shapes that the rule can update; the two matrices are always among them.
+fn params(rule: &str) -> Vec<ParamSpec> {
     let param = |(i, shape)| ParamSpec::new(format!("p{i}"), shape, Role::MatrixHidden);
-    SHAPES.into_iter().enumerate().map(param).collect()
+    let entry = rule_by_name(rule).unwrap();
+    let rule = (entry.build)(&mut GroupConfig::default()).unwrap();
+    let params = SHAPES.into_iter().enumerate().map(param);
+    params.filter(|param| rule.check(param).is_ok()).collect()
 }
 
 fn wave(count: usize, seed: u64) -> Vec<f32> {
@@ -42,11 +46,12 @@ impl Run {
             ..GroupConfig::default()
         };
         let device = Device::cpu_at(Ledger::new(), threads, level);
-        let plan = Assignment::resolve(&[group], &params()).unwrap();
+        let params = params(rule);
+        let plan = Assignment::resolve(&[group], &params).unwrap();
         let bytes = plan.state_bytes();
         let state = OptimState::allocate(plan, device.pool()).unwrap();
         assert_eq!(device.ledger().live_bytes(Tag::State), bytes);
-        let values = SHAPES.iter().map(|[r, c]| wave(r * c, 7)).collect();
+        let values = params.iter().map(|p| wave(p.shape[0] * p.shape[1], 7)).collect();
         Self { device, state, values, step: 0 }
     }
 
@@ -85,7 +90,7 @@ fn each(test: impl Fn(&str, &str)) {
         for codec in CODECS {
             let (name, state) = (rule.name.into(), codec.name().into());
             let group = GroupConfig { rule: name, state, ..GroupConfig::default() };
-            match Assignment::resolve(&[group], &params()) {
+            match Assignment::resolve(&[group], &params(rule.name)) {
                 Ok(_) => test(rule.name, codec.name()),
                 Err(Error::FlushedState { .. } | Error::StateFormat { .. }) => {}
                 Err(other) => panic!("{} {}: {other}", rule.name, codec.name()),
@@ -100,6 +105,11 @@ fn threads_and_levels_give_the_same_bits() {
         let mut reference = Run::at(rule, format, 1, Level::Portable);
         reference.steps(4);
         for level in Level::available() {
+            if rule == "muon" {
+                // Matrix products differ between levels by rounding.
+                reference = Run::at(rule, format, 1, level);
+                reference.steps(4);
+            }
             for threads in [1, 2, 4] {
                 let mut run = Run::at(rule, format, threads, level);
                 run.steps(4);
@@ -133,6 +143,11 @@ fn coarser_state_trains_and_differs() {
         let mut full = Run::new(rule.name, "f32", 2);
         let mut half = Run::new(rule.name, "bf16", 2);
         let bytes = |run: &Run| run.device.ledger().live_bytes(Tag::State);
+        if rule.name == "adafactor" {
+            // Its moments are few and always in f32.
+            assert_eq!(bytes(&full), bytes(&half));
+            continue;
+        }
         assert_eq!(bytes(&full), 2 * bytes(&half));
         full.steps(10);
         half.steps(10);
@@ -256,8 +271,11 @@ fn state_that_does_not_fit_is_refused_whole() {
         assert!(matches!(extra, Error::UnknownState { tensor } if tensor == "exp_avg.other"));
         let other = load(&|tensors| tensors[1].format = "int3".into());
         assert!(matches!(other, Error::SavedFormat { got, .. } if got == "int3"));
-        let turned = load(&|tensors| tensors[1].shape.reverse());
-        assert!(matches!(turned, Error::SavedShape { got: [1001, 150], .. }));
+        let turned = load(&|tensors| tensors[0].shape.reverse());
+        let is_turned = |expected: [usize; 2], got: [usize; 2]| got == [expected[1], expected[0]];
+        assert!(
+            matches!(turned, Error::SavedShape { expected, got, .. } if is_turned(expected, got))
+        );
         let cut = load(&|tensors| tensors[1].bytes = &tensors[1].bytes[1..]);
         assert!(matches!(cut, Error::SavedBytes { .. }));
         assert!(run.saved() == untouched);

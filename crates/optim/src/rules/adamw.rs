@@ -38,9 +38,7 @@ impl AdamW {
             eps: *group.eps.get_or_insert(default.eps),
             weight_decay: *group.weight_decay.get_or_insert(default.weight_decay),
         };
-        for beta in rule.betas {
-            group.check("betas", "numbers from 0 and below 1", beta, (0.0..1.0).contains(&beta))?;
-        }
+        group.check_shares("betas", &rule.betas)?;
         group.check_not_negative("eps", rule.eps)?;
         group.check_not_negative("weight_decay", rule.weight_decay)?;
         Ok(Box::new(rule))

@@ -1,34 +1,18 @@
 //! The update rules, one file each.
 
+mod adafactor;
 mod adamw;
+mod lion;
+mod muon;
+mod sgd;
 
+pub use adafactor::Adafactor;
 pub use adamw::AdamW;
-
-use serde::{Deserialize, Serialize};
+pub use lion::Lion;
+pub use muon::{MatrixScale, Muon};
+pub use sgd::Sgd;
 
 use crate::{Error, GroupConfig, Optimizer};
-
-/// How a matrix is made orthogonal.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Polar {
-    /// The triples of Polar Express, one for each iteration.
-    #[default]
-    PolarExpress,
-    /// The same quintic polynomial at each iteration.
-    NewtonSchulz,
-}
-
-/// What an orthogonal update of shape `[m, n]` is multiplied by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MatrixScale {
-    /// 0.2 sqrt(max(m, n)): the size of an update of AdamW, so that its rates can be used.
-    #[default]
-    Rms,
-    /// sqrt(max(1, m / n)).
-    Spectral,
-}
 
 /// How a rule is made for a group.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +26,13 @@ pub struct RuleEntry {
 }
 
 /// Every rule. Configs, errors and the test matrix read this list.
-pub static RULES: &[RuleEntry] =
-    &[RuleEntry { name: "adamw", keys: &["weight_decay", "betas", "eps"], build: AdamW::build }];
+pub static RULES: &[RuleEntry] = &[
+    RuleEntry { name: "adamw", keys: &["weight_decay", "betas", "eps"], build: AdamW::build },
+    RuleEntry { name: "lion", keys: &["weight_decay", "betas"], build: Lion::build },
+    RuleEntry { name: "muon", keys: Muon::KEYS, build: Muon::build },
+    RuleEntry { name: "sgd", keys: &["weight_decay", "momentum", "nesterov"], build: Sgd::build },
+    RuleEntry { name: "adafactor", keys: Adafactor::KEYS, build: Adafactor::build },
+];
 
 /// The entry of this name.
 ///
