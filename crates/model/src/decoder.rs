@@ -156,21 +156,22 @@ impl Decoder {
         for (id, param) in params.iter_mut() {
             let writes =
                 param.name.ends_with("attn.o.weight") || param.name.ends_with("mlp.down.weight");
-            let values = param.value.slice_mut::<f32>();
             let std = match param.role {
                 Role::Norm => {
-                    values.fill(1.0);
+                    param.fill(|_, values| values.fill(1.0));
                     continue;
                 }
                 Role::Bias => {
-                    values.fill(0.0);
+                    param.fill(|_, values| values.fill(0.0));
                     continue;
                 }
                 Role::Embedding | Role::Head => table,
                 _ if writes => into_residual,
                 _ => 0.02,
             };
-            rng.fill_normal(id.index() as u64, 0, std, values);
+            param.fill(|first, values| {
+                rng.fill_normal(id.index() as u64, first as u64, std, values);
+            });
         }
     }
 

@@ -7,6 +7,7 @@
 use half::bf16;
 use smidgen_codec::Rounding;
 use smidgen_codec::element;
+use smidgen_tensor::{Format, Tensor};
 
 /// The values of one parameter, `rows * cols` of them.
 #[derive(Debug)]
@@ -27,6 +28,17 @@ pub enum Values<'a> {
 impl<'a> From<&'a mut [f32]> for Values<'a> {
     fn from(values: &'a mut [f32]) -> Self {
         Self::F32(values)
+    }
+}
+
+/// # Panics
+/// When somebody else holds the bytes of the tensor.
+impl<'a> From<&'a mut Tensor> for Values<'a> {
+    fn from(tensor: &'a mut Tensor) -> Self {
+        match tensor.format() {
+            Format::F32 => Self::F32(tensor.slice_mut()),
+            Format::Bf16 => Self::Bf16(tensor.slice_mut()),
+        }
     }
 }
 

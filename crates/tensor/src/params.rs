@@ -67,6 +67,17 @@ impl Role {
     }
 }
 
+impl Role {
+    /// The format of a parameter of this role where matrices and tables are kept in `format`: vectors
+    /// and small maps cost little and are read often, so they stay f32.
+    pub fn kept_in(self, format: Format) -> Format {
+        match self {
+            Role::MatrixHidden | Role::Embedding | Role::Head => format,
+            _ => Format::F32,
+        }
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -84,7 +95,7 @@ impl ParamId {
     }
 }
 
-/// A named parameter with its f32 master values.
+/// A named parameter with its values.
 #[derive(Debug)]
 pub struct Param {
     /// Unique, dotted: `layers.3.attn.q.weight`.
@@ -93,21 +104,53 @@ pub struct Param {
     pub role: Role,
     /// A frozen parameter costs no weight gradient and no gradient bytes.
     pub trainable: bool,
-    /// `[out, in]` for a matrix, `[1, n]` for a vector; f32.
+    /// `[out, in]` for a matrix, `[1, n]` for a vector; what is no table or matrix is f32.
     pub value: Tensor,
 }
 
+impl Param {
+    /// Sets all values, piece by piece: `make` gets the index of the first value of a piece and fills
+    /// it. They are rounded to nearest where they are kept in fewer bits.
+    pub fn fill(&mut self, mut make: impl FnMut(usize, &mut [f32])) {
+        if self.value.format() == Format::F32 {
+            return make(0, self.value.slice_mut());
+        }
+        let count = self.value.rows() * self.value.cols();
+        let mut piece = vec![0.0; count.min(PIECE)];
+        for first in (0..count).step_by(PIECE) {
+            let piece = &mut piece[..PIECE.min(count - first)];
+            make(first, piece);
+            self.value.write_f32(first, piece);
+        }
+    }
+}
+
+/// Values of a parameter that are made at once where they are rounded.
+const PIECE: usize = 1 << 14;
+
 /// All parameters of a model, in a fixed order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Params {
     list: Vec<Param>,
     names: HashMap<String, ParamId>,
+    format: Format,
+}
+
+impl Default for Params {
+    fn default() -> Params {
+        Params::new()
+    }
 }
 
 impl Params {
     /// No parameters.
     pub fn new() -> Params {
-        Params::default()
+        Params::with_format(Format::F32)
+    }
+
+    /// No parameters; matrices and tables that are added are kept in this format, all others in f32.
+    pub fn with_format(format: Format) -> Params {
+        Params { list: Vec::new(), names: HashMap::new(), format }
     }
 
     /// Adds a parameter of zeros.
@@ -128,7 +171,8 @@ impl Params {
                 got: format!("`{name}` twice"),
             });
         }
-        let value = Tensor::zeros(device.pool(), Tag::Weights, shape, Format::F32)?;
+        let format = role.kept_in(self.format);
+        let value = Tensor::zeros(device.pool(), Tag::Weights, shape, format)?;
         let id = ParamId(self.list.len());
         self.names.insert(name.to_string(), id);
         self.list.push(Param { name: name.to_string(), role, trainable: true, value });
@@ -175,17 +219,17 @@ impl Params {
         self.list.iter().map(|p| p.value.rows() * p.value.cols()).sum()
     }
 
-    /// Replaces the values of a parameter.
+    /// Replaces the values of a parameter, rounded to nearest where it is kept in fewer bits.
     ///
     /// # Errors
     /// [`Error::Shape`] when the count differs.
     pub fn load(&mut self, id: ParamId, values: &[f32]) -> Result<(), Error> {
         let param = self.get_mut(id);
-        let to = param.value.slice_mut::<f32>();
-        if to.len() != values.len() {
-            return Err(shape(param.name.clone(), &param.value.shape(), &[values.len()]));
+        let [rows, cols] = param.value.shape();
+        if rows * cols != values.len() {
+            return Err(shape(param.name.clone(), &[rows, cols], &[values.len()]));
         }
-        to.copy_from_slice(values);
+        param.value.write_f32(0, values);
         Ok(())
     }
 }

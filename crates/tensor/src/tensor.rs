@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use half::bf16;
 use smidgen_codec::Tag;
-use smidgen_codec::element::bf16::{expand, round};
+use smidgen_codec::element::bf16::{expand, from_f32_slice, round, to_f32_slice};
 
 use crate::error::shape;
 use crate::{Buffer, Error, Pool};
@@ -181,6 +181,30 @@ impl Tensor {
         match self.format {
             Format::F32 => self.slice::<f32>().to_vec(),
             Format::Bf16 => self.slice::<bf16>().iter().map(|v| v.to_f32()).collect(),
+        }
+    }
+
+    /// Widens the values from `at` on into `to`.
+    ///
+    /// # Panics
+    /// When there are fewer than that.
+    pub fn read_f32(&self, at: usize, to: &mut [f32]) {
+        let end = at + to.len();
+        match self.format {
+            Format::F32 => to.copy_from_slice(&self.slice()[at..end]),
+            Format::Bf16 => to_f32_slice(&self.slice()[at..end], to),
+        }
+    }
+
+    /// Puts `from` over the values from `at` on, rounded to nearest.
+    ///
+    /// # Panics
+    /// When there are fewer than that, or the bytes are shared.
+    pub fn write_f32(&mut self, at: usize, from: &[f32]) {
+        let end = at + from.len();
+        match self.format {
+            Format::F32 => self.slice_mut()[at..end].copy_from_slice(from),
+            Format::Bf16 => from_f32_slice(from, &mut self.slice_mut()[at..end]),
         }
     }
 

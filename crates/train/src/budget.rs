@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 use smidgen_model::Spec;
-use smidgen_optim::{Assignment, Clip, GradMode, ParamSpec};
+use smidgen_optim::{Assignment, Clip, GradMode, ParamSpec, Weights};
 use smidgen_store::Bytes;
 use smidgen_tensor::{Compute, Level};
 
@@ -33,19 +33,22 @@ pub enum Relax {
     Precision,
     /// The state of update rules in a smaller format.
     State,
+    /// Matrices and tables in bf16, updates rounded stochastically.
+    Weights,
     /// Shorter training sequences.
     Context,
 }
 
 impl Relax {
     /// All of them, in the order in which they are taken.
-    pub const ALL: [Relax; 3] = [Relax::Precision, Relax::State, Relax::Context];
+    pub const ALL: [Relax; 4] = [Relax::Precision, Relax::State, Relax::Weights, Relax::Context];
 
     /// The name in configurations and arguments.
     pub fn name(self) -> &'static str {
         match self {
             Relax::Precision => "precision",
             Relax::State => "state",
+            Relax::Weights => "weights",
             Relax::Context => "context",
         }
     }
@@ -132,6 +135,7 @@ struct Way {
     compute: Precision,
     /// The format of states that would be f32.
     state: Option<&'static str>,
+    weights: Weights,
     context: usize,
     batch: usize,
     grad_accum: u32,
@@ -204,6 +208,7 @@ impl Question<'_> {
         Way {
             compute: train.compute,
             state: None,
+            weights: train.weights,
             context: train.context.expect(filled),
             batch: train.batch.expect(filled),
             grad_accum: train.grad_accum,
@@ -269,6 +274,7 @@ impl Question<'_> {
             spec: self.spec,
             params: self.params,
             assignment,
+            weights: way.weights,
             grad: way.grad,
             recompute: way.recompute,
             compute,
@@ -308,6 +314,9 @@ fn relaxed(asked: &Way, allow: &[Relax]) -> Vec<Way> {
         let before = last(&ways);
         ways.extend(SMALLER_STATE.map(|name| Way { state: Some(name), ..before.clone() }));
     }
+    if allow.contains(&Relax::Weights) && asked.weights == Weights::F32 {
+        ways.push(Way { weights: Weights::Bf16, ..last(&ways) });
+    }
     let mut way = last(&ways);
     while allow.contains(&Relax::Context) && way.context >= 2 * LEAST_CONTEXT {
         way.context /= 2;
@@ -341,6 +350,7 @@ impl Way {
         let mut config = config.clone();
         let train = &mut config.train;
         train.compute = self.compute;
+        train.weights = self.weights;
         train.context = Some(self.context);
         train.batch = Some(self.batch);
         train.grad_accum = self.grad_accum;
@@ -358,6 +368,7 @@ impl Way {
         match relax {
             Relax::Precision => self.compute != asked.compute,
             Relax::State => self.state.is_some(),
+            Relax::Weights => self.weights != asked.weights,
             Relax::Context => self.context != asked.context,
         }
     }
@@ -370,6 +381,9 @@ fn levers(asked: &Way, way: &Way) -> Vec<String> {
         levers.push("operands in bf16".to_string());
     }
     levers.extend(way.state.map(|state| format!("state in {state}")));
+    if way.weights != asked.weights {
+        levers.push("weights in bf16".to_string());
+    }
     if way.context != asked.context {
         levers.push(format!("context {} -> {}", asked.context, way.context));
     }

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 
 use smidgen_codec::{Entry, Level, Tag};
 use smidgen_model::Spec;
-use smidgen_optim::{Assignment, GradMode, ParamSpec};
+use smidgen_optim::{Assignment, GradMode, ParamSpec, Weights};
 use smidgen_tensor::weigh::{Gather, LinearShape, Weigh};
 use smidgen_tensor::{AttentionShape, Compute, Format};
+
+use crate::shape::format;
 
 /// Bytes of logits alive at once, where memory does not ask for less.
 pub(crate) const LOSS_CHUNK_BYTES: usize = 8 << 20;
@@ -21,6 +23,8 @@ pub(crate) struct Load<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) params: &'a [ParamSpec],
     pub(crate) assignment: &'a Assignment,
+    /// How matrices and tables are kept.
+    pub(crate) weights: Weights,
     pub(crate) grad: GradMode,
     pub(crate) recompute: bool,
     pub(crate) compute: Compute,
@@ -50,9 +54,10 @@ pub(crate) struct Peaks {
 /// The peaks of a run.
 pub(crate) fn predict(load: &Load<'_>) -> Peaks {
     let walk = Walk::new(load);
-    let values = load.params.iter().map(|param| param.shape[0] * param.shape[1]);
-    let weights = 4 * values.sum::<usize>();
-    let average = if load.ema { weights } else { 0 };
+    let values = |param: &ParamSpec| param.shape[0] * param.shape[1];
+    let kept = |param: &ParamSpec| param.role.kept_in(format(load.weights)).bytes();
+    let weights = load.params.iter().map(|param| kept(param) * values(param)).sum();
+    let average = if load.ema { 4 * load.params.iter().map(values).sum::<usize>() } else { 0 };
     let state = load.assignment.state_bytes() + average;
     let _kept = (walk.weigh.bytes(Tag::Weights, weights), walk.weigh.bytes(Tag::State, state));
     walk.step(load);
@@ -378,7 +383,7 @@ mod tests {
     /// Two steps and a validation of a load: the ledger that counted them.
     fn real(load: &Load<'_>, groups: &[GroupConfig]) -> Ledger {
         let device = Device::cpu_at(Ledger::new(), load.threads, load.level);
-        let mut params = Params::new();
+        let mut params = Params::with_format(format(load.weights));
         let decoder = Decoder::new(&device, load.spec.clone(), &mut params).unwrap();
         let keep = if load.recompute { Keep::Inputs } else { Keep::Values };
         let (batch, context, loss_chunk) = (load.batch, load.context, load.loss_chunk);
@@ -396,6 +401,7 @@ mod tests {
             schedule: Schedule::Constant { warmup_steps: 0 },
             groups: groups.to_vec(),
             ema: load.ema.then_some(0.9),
+            weights: load.weights,
         };
         let mut trainer = Trainer::new(&device, recipe, &mut model, params).unwrap();
         trainer.step().unwrap();
@@ -428,14 +434,16 @@ mod tests {
             chunk in prop::sample::select(vec![1usize, 4 << 10, 64 << 10, LOSS_CHUNK_BYTES]),
             state in prop::sample::select(vec!["f32", "bf16"]),
             (portable, ema) in any::<(bool, bool)>(),
+            weights in prop::sample::select(vec![Weights::F32, Weights::Bf16, Weights::Kahan]),
         ) {
             let group = GroupConfig { state: state.into(), ..GroupConfig::default() };
-            let params = param_specs(&spec);
+            let params = param_specs(&spec, weights);
             let assignment = Assignment::resolve(std::slice::from_ref(&group), &params).unwrap();
             let load = Load {
                 spec: &spec,
                 params: &params,
                 assignment: &assignment,
+                weights,
                 grad: if streamed { GradMode::Streamed } else { GradMode::Held },
                 recompute,
                 compute: if bf16 { Compute::Bf16 } else { Compute::F32 },

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use smidgen_codec::Format as Codec;
 use smidgen_optim::StateTensor;
 use smidgen_store::{Checkpoint, Commit, Dtype, RunDir, TensorFile, TensorInfo};
-use smidgen_tensor::{Param, Params, Tensor};
+use smidgen_tensor::{Format, Param, Params, Tensor};
 
 use crate::trainer::Standing;
 use crate::{Error, Trainer};
 
-/// The weights, by name, in f32.
+/// The weights, by name, as they are kept: f32 or bf16.
 pub const MODEL: &str = "model.safetensors";
 /// The optimizer's slots, by slot and name, as coded.
 pub const STATE: &str = "state.safetensors";
@@ -21,6 +22,8 @@ pub const EMA: &str = "ema.safetensors";
 /// Where the run stands.
 pub const CURSOR: &str = "cursor.json";
 
+/// Values that are converted at once.
+const PIECE: usize = 1 << 14;
 /// The format of a slot that is plain f32 numbers.
 const F32: &str = "f32";
 
@@ -56,7 +59,9 @@ impl Trainer<'_> {
         let weights: Vec<_> = self.params.iter().map(|(_, param)| param).collect();
         let infos: Vec<TensorInfo> = weights
             .iter()
-            .map(|param| TensorInfo::new(param.name.clone(), Dtype::F32, param.value.shape()))
+            .map(|param| {
+                TensorInfo::new(param.name.clone(), dtype(&param.value), param.value.shape())
+            })
             .collect();
         writer.tensors(MODEL, &infos, |i, out| out.write_all(weights[i].value.as_bytes()))?;
         let slots: Vec<StateTensor<'_>> = self.optim.tensors().collect();
@@ -84,7 +89,7 @@ impl Trainer<'_> {
     /// # Errors
     /// [`Error::Foreign`] and those of the store and the optimizer where it is not one of this run.
     pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        load_weights(checkpoint, MODEL, &mut self.params)?;
+        load_weights(checkpoint, MODEL, Exact::Yes, &mut self.params)?;
         let mut saved: Saved = checkpoint.json(CURSOR)?;
         if !self.load_ema(checkpoint)? {
             // The average begins with the next update.
@@ -101,7 +106,7 @@ impl Trainer<'_> {
 
     /// Takes the weights alone, averaged ones included: the result of a run, and no place to go on.
     pub(crate) fn load_result(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        load_weights(checkpoint, MODEL, &mut self.params)?;
+        load_weights(checkpoint, MODEL, Exact::Yes, &mut self.params)?;
         self.load_ema(checkpoint)?;
         Ok(())
     }
@@ -113,7 +118,7 @@ impl Trainer<'_> {
             return Ok(false);
         }
         ema.swap(&mut self.params);
-        let loaded = load_weights(checkpoint, EMA, &mut self.params);
+        let loaded = load_weights(checkpoint, EMA, Exact::Yes, &mut self.params);
         ema.swap(&mut self.params);
         loaded.map(|()| true)
     }
@@ -150,10 +155,42 @@ fn slot<'a>(
 pub(crate) fn load_weights(
     checkpoint: &Checkpoint,
     name: &str,
+    exact: Exact,
     params: &mut Params,
 ) -> Result<(), Error> {
-    let all = name == MODEL;
-    fill(checkpoint.tensors(name)?, checkpoint.step(), params, |param| all || param.trainable)
+    let (all, step) = (name == MODEL, checkpoint.step());
+    fill(checkpoint.tensors(name)?, step, exact, params, |param| all || param.trainable)
+}
+
+/// Whether a file must have the formats of the parameters, as that of a run that goes on does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exact {
+    /// It must.
+    Yes,
+    /// Values are widened, or rounded to nearest.
+    No,
+}
+
+/// The type that a tensor's values have in a file.
+fn dtype(value: &Tensor) -> Dtype {
+    match value.format() {
+        Format::F32 => Dtype::F32,
+        Format::Bf16 => Dtype::BF16,
+    }
+}
+
+/// Decodes numbers of a file into a tensor of another format, a piece at a time.
+fn convert(dtype: Dtype, data: &[u8], value: &mut Tensor) {
+    let (codec, bytes) = match dtype {
+        Dtype::BF16 => (Codec::BF16, 2),
+        _ => (Codec::F32, 4),
+    };
+    let mut piece = vec![0.0; PIECE];
+    for (at, data) in data.chunks(PIECE * bytes).enumerate() {
+        let piece = &mut piece[..data.len() / bytes];
+        codec.decode(data, &[], piece);
+        value.write_f32(at * PIECE, piece);
+    }
 }
 
 /// Reads the tensors of a file of step `step` straight into those parameters that `wants` names; the
@@ -161,6 +198,7 @@ pub(crate) fn load_weights(
 pub(crate) fn fill(
     file: &TensorFile,
     step: u64,
+    exact: Exact,
     params: &mut Params,
     wants: impl Fn(&Param) -> bool,
 ) -> Result<(), Error> {
@@ -179,11 +217,17 @@ pub(crate) fn fill(
             return Err(foreign(&param.name, "a tensor".into(), "none".into()));
         }
         let (view, shape) = (file.tensor(&param.name)?, param.value.shape());
-        if view.dtype != Dtype::F32 || view.shape != shape {
-            let got = format!("{} {:?}", view.dtype, view.shape);
-            return Err(foreign(&param.name, format!("F32 {shape:?}"), got));
+        let (ours, theirs) = (dtype(&param.value), view.dtype);
+        let known = exact == Exact::No && [Dtype::F32, Dtype::BF16].contains(&theirs);
+        if view.shape != shape || (theirs != ours && !known) {
+            let got = format!("{theirs} {:?}", view.shape);
+            return Err(foreign(&param.name, format!("{ours} {shape:?}"), got));
         }
-        file.read_into(&param.name, param.value.as_bytes_mut())?;
+        if theirs == ours {
+            file.read_into(&param.name, param.value.as_bytes_mut())?;
+        } else {
+            convert(theirs, view.data, &mut param.value);
+        }
     }
     Ok(())
 }

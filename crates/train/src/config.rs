@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use smidgen_optim::{Clip, GradMode, GradPolicy, GroupConfig, Schedule};
+use smidgen_optim::{Clip, GradMode, GradPolicy, GroupConfig, Schedule, Weights};
 use smidgen_store::{Bytes, config};
 
 use crate::{AlarmConfig, Error, Relax, StopConfig, TrackConfig, ValidateConfig};
@@ -267,6 +267,9 @@ pub struct TrainConfig {
     pub grad_accum: u32,
     /// The operand format.
     pub compute: Precision,
+    /// How matrices and tables are kept: `"f32"`, `"bf16"` (updates are rounded stochastically) or
+    /// `"bf16-kahan"` (what rounding leaves over is kept as state).
+    pub weights: Weights,
     /// Whether gradients are held until the last is there, or used as they come.
     pub grad: GradMode,
     /// Whose norm is limited; automatic: global where gradients are held, else off.
@@ -310,6 +313,7 @@ impl Default for TrainConfig {
             context: None,
             grad_accum: policy.grad_accum,
             compute: Precision::Auto,
+            weights: Weights::F32,
             grad: policy.grad,
             clip: None,
             max_norm: policy.max_norm,

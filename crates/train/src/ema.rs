@@ -14,6 +14,8 @@ use crate::Error;
 
 /// Values per task.
 const CHUNK: usize = 1 << 16;
+/// Weights that are widened at once.
+const PIECE: usize = 1 << 10;
 
 pub(crate) struct Ema {
     decay: f64,
@@ -34,16 +36,15 @@ impl Ema {
     pub(crate) fn update(&mut self, device: &Device, params: &Params, count: u64) {
         let share = (1.0 - self.decay) / (1.0 - self.decay.powf(count as f64));
         for (ema, param) in self.values.iter_mut().zip(trained(params)) {
-            let tasks: Vec<_> = ema
-                .slice_mut::<f32>()
-                .chunks_mut(CHUNK)
-                .zip(param.value.slice::<f32>().chunks(CHUNK))
-                .map(Mutex::new)
-                .collect();
+            let tasks: Vec<_> = ema.slice_mut::<f32>().chunks_mut(CHUNK).map(Mutex::new).collect();
             device.team().run(tasks.len(), |index| {
-                let mut task = tasks[index].lock().expect("each chunk has one task");
-                let (ema, weights) = &mut *task;
-                towards(device.level(), ema, weights, share as f32);
+                let mut ema = tasks[index].lock().expect("each chunk has one task");
+                let mut weights = [0.0; PIECE];
+                for (piece, ema) in ema.chunks_mut(PIECE).enumerate() {
+                    let weights = &mut weights[..ema.len()];
+                    param.value.read_f32(index * CHUNK + piece * PIECE, weights);
+                    towards(device.level(), ema, weights, share as f32);
+                }
             });
         }
     }

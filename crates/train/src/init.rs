@@ -12,7 +12,7 @@ use smidgen_model::Decoder;
 use smidgen_store::{Dtype, RunDir, TensorFile, TensorInfo, write_tensors, write_whole};
 use smidgen_tensor::{Device, Param, Params};
 
-use crate::checkpoint::fill;
+use crate::checkpoint::{Exact, fill};
 use crate::model::Found;
 use crate::open::find;
 use crate::{Config, Error, Opening};
@@ -102,5 +102,5 @@ pub(crate) fn first_values(run: &Path, config: &Config) -> Option<PathBuf> {
 
 /// Reads first values into the parameters of the same names.
 pub(crate) fn load(path: &Path, params: &mut Params) -> Result<(), Error> {
-    fill(&TensorFile::open(path)?, 0, params, |_| true)
+    fill(&TensorFile::open(path)?, 0, Exact::No, params, |_| true)
 }

@@ -6,7 +6,7 @@ use smidgen_model::{Decoder, Spec};
 use smidgen_store::{Checkpoint, RUN_TOML, RunView, Which, config, sha256_bytes, sha256_file};
 use smidgen_tensor::{Compute, Device, Params};
 
-use crate::checkpoint::{EMA, MODEL, load_weights};
+use crate::checkpoint::{EMA, Exact, MODEL, load_weights};
 use crate::run::same_dataset;
 use crate::{Config, Error, Facts, Machine, TokenFacts, resolve};
 
@@ -63,9 +63,9 @@ impl Found {
     pub(crate) fn load(&self, device: &Device, params: &mut Params) -> Result<(), Error> {
         match &self.place {
             Place::Run { checkpoint, weights } => {
-                load_weights(checkpoint, MODEL, params)?;
+                load_weights(checkpoint, MODEL, Exact::No, params)?;
                 if *weights == Weights::Ema {
-                    load_weights(checkpoint, EMA, params)?;
+                    load_weights(checkpoint, EMA, Exact::No, params)?;
                 }
             }
             Place::Other(source) => source.load(device, params)?,

@@ -6,12 +6,12 @@ use serde::Serialize;
 use smidgen_model::Spec;
 use smidgen_optim::{Assignment, OneCycle, ParamSpec, Schedule};
 use smidgen_store::Bytes;
-use smidgen_tensor::Compute;
+use smidgen_tensor::{Compute, Params};
 
 use crate::budget::{self, Choice, Question};
 use crate::bytes::Peaks;
 use crate::process;
-use crate::shape::param_specs;
+use crate::shape::{format, param_specs};
 use crate::size::{self, Means};
 use crate::{Config, Error, Machine, Precision, Rate, watch};
 
@@ -90,6 +90,11 @@ impl Plan {
         compute(self.config.train.compute)
     }
 
+    /// Where the parameters of its decoder go: none yet.
+    pub fn no_params(&self) -> Params {
+        Params::with_format(format(self.config.train.weights))
+    }
+
     /// The schedule.
     pub fn schedule(&self) -> Schedule {
         self.config.schedule.expect("a plan's configuration is complete")
@@ -165,7 +170,7 @@ pub fn consider(config: &Config, facts: &Facts) -> Result<Plan, Error> {
     let spec = spec(&config, facts)?;
     fill_loop(&mut config, &spec, &means);
     check_context(&config, facts)?;
-    let params = param_specs(&spec);
+    let params = param_specs(&spec, config.train.weights);
     fill_groups(&mut config, &spec, &params, &means)?;
     let level = facts.machine.level;
     let question = Question { config: &config, spec: &spec, params: &params, level };

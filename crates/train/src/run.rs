@@ -11,7 +11,6 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use smidgen_data::Dataset;
 use smidgen_store::{Checkpoint, Disk, Files, PLAN_JSON, REQUEST_JSON, RUN_TOML, RunDir, config};
-use smidgen_tensor::Params;
 
 pub use self::range::{lr_find_run, lr_find_source};
 
@@ -338,7 +337,7 @@ fn begin(
     }
     let plan = find_rate(plan, &dataset, run.path(), &mut cx)?;
     let device = promise::device(&plan, &cx.machine);
-    let mut params = Params::new();
+    let mut params = plan.no_params();
     let first = first_values(run.path(), &plan.config);
     let model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
     // A checkpoint stands for itself.
@@ -399,6 +398,7 @@ fn recipe(plan: &Plan) -> Recipe {
         schedule: plan.schedule(),
         groups: plan.config.optim.clone(),
         ema: plan.config.train.ema,
+        weights: plan.config.train.weights,
     }
 }
 

@@ -1,12 +1,26 @@
 //! The parameters of a decoder by name, without allocating them: what plans count.
 
-use smidgen_model::Spec;
-use smidgen_optim::{ParamSpec, Role};
+use smidgen_model::{ParamShape, Spec};
+use smidgen_optim::{ParamSpec, Role, Weights};
+use smidgen_tensor::Format;
 
-/// Names, shapes and roles in the order of [`smidgen_model::Decoder::new`].
-pub(crate) fn param_specs(spec: &Spec) -> Vec<ParamSpec> {
-    let params = spec.params().into_iter();
-    params.map(|param| ParamSpec::new(param.name, param.shape, role(param.role))).collect()
+/// Names, shapes and roles in the order of [`smidgen_model::Decoder::new`], with matrices and tables
+/// kept as `weights` says.
+pub(crate) fn param_specs(spec: &Spec, weights: Weights) -> Vec<ParamSpec> {
+    let one = |param: ParamShape| {
+        let narrow = param.role.kept_in(Format::Bf16) == Format::Bf16;
+        let weights = if narrow { weights } else { Weights::F32 };
+        ParamSpec { weights, ..ParamSpec::new(param.name, param.shape, role(param.role)) }
+    };
+    spec.params().into_iter().map(one).collect()
+}
+
+/// The format of a parameter's values, without what updates keep beside them.
+pub(crate) fn format(weights: Weights) -> Format {
+    match weights {
+        Weights::F32 => Format::F32,
+        Weights::Bf16 | Weights::Kahan => Format::Bf16,
+    }
 }
 
 /// The optimizer's word for the engine's role.
@@ -44,7 +58,7 @@ mod tests {
             let real = params.iter().map(|(_, param)| {
                 ParamSpec::new(param.name.clone(), param.value.shape(), role(param.role))
             });
-            assert_eq!(param_specs(&spec), real.collect::<Vec<_>>());
+            assert_eq!(param_specs(&spec, Weights::F32), real.collect::<Vec<_>>());
         }
     }
 }

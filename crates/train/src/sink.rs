@@ -40,7 +40,7 @@ impl GradSink for Streamed<'_> {
             cx.grad_scale *= self.policy.factor(norm) as f32;
         }
         self.updated = true;
-        match self.optim.step(&cx, place, param.value.slice_mut::<f32>().into(), grad) {
+        match self.optim.step(&cx, place, (&mut param.value).into(), grad) {
             Ok(()) => Ok(()),
             Err(smidgen_optim::Error::NotFinite { .. }) => {
                 self.finite = false;

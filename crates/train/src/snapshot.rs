@@ -4,7 +4,7 @@
 use serde_json::Value;
 use smidgen_codec::Tag;
 use smidgen_optim::StateTensor;
-use smidgen_tensor::{Buffer, Format, Tensor};
+use smidgen_tensor::{Buffer, Tensor};
 
 use crate::{Error, Standing, Trainer};
 
@@ -22,7 +22,7 @@ impl Trainer<'_> {
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Error> {
         let pool = self.device.pool();
         let copy = |tag, tensor: &Tensor| -> Result<Tensor, Error> {
-            let mut copy = Tensor::uninit(pool, tag, tensor.shape(), Format::F32)?;
+            let mut copy = Tensor::uninit(pool, tag, tensor.shape(), tensor.format())?;
             copy.as_bytes_mut().copy_from_slice(tensor.as_bytes());
             Ok(copy)
         };

@@ -5,9 +5,9 @@ use serde_json::Value;
 use smidgen_codec::{Rng, Stream};
 use smidgen_optim::{
     Assignment, Clip, GradMode, GradPolicy, GroupConfig, Guard, OptimState, ParamSpec, Schedule,
-    StepCx, Verdict, global_norm,
+    StepCx, Verdict, Weights, global_norm,
 };
-use smidgen_tensor::{Compute, Device, HeldGrads, ParamId, Params, Tape};
+use smidgen_tensor::{Compute, Device, Format, HeldGrads, ParamId, Params, Tape};
 
 use crate::ema::Ema;
 use crate::shape::role;
@@ -32,6 +32,8 @@ pub struct Recipe {
     pub groups: Vec<GroupConfig>,
     /// Decay of the averaged weights, where they are kept.
     pub ema: Option<f64>,
+    /// How weights are kept that [`Params::with_format`] keeps in bf16.
+    pub weights: Weights,
 }
 
 /// Where a run stands; with weights and moments the whole of a checkpoint.
@@ -179,7 +181,10 @@ impl<'o> Trainer<'o> {
         let trained = params.iter().filter(|(_, param)| param.trainable);
         let specs: Vec<ParamSpec> = trained
             .map(|(_, param)| {
-                ParamSpec::new(param.name.clone(), param.value.shape(), role(param.role))
+                let is_wide = param.value.format() == Format::F32;
+                let weights = if is_wide { Weights::F32 } else { recipe.weights };
+                let (name, shape) = (param.name.clone(), param.value.shape());
+                ParamSpec { weights, ..ParamSpec::new(name, shape, role(param.role)) }
             })
             .collect();
         let assignment = Assignment::resolve(&recipe.groups, &specs)?;
@@ -349,7 +354,7 @@ impl<'o> Trainer<'o> {
                 Clip::Global | Clip::Off => common,
             };
             let cx = StepCx { grad_scale: factor as f32, ..cx };
-            let value = self.params.get_mut(id).value.slice_mut::<f32>();
+            let value = &mut self.params.get_mut(id).value;
             self.optim.step(&cx, place, value.into(), grad)?;
         }
         Ok(Tried { loss, grad_norm: Some(norm), finite: true, updated: true })

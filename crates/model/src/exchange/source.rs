@@ -112,7 +112,7 @@ impl ModelSource {
     }
 
     /// Fills the parameters of a decoder of [`ModelSource::spec`]. What is stored in another format
-    /// is decoded to f32; no second copy of the model exists.
+    /// is decoded to f32 and rounded to that of the parameter; no second copy of the model exists.
     ///
     /// # Errors
     /// [`Error::Store`] when reading fails, and those of the engine.
@@ -121,6 +121,7 @@ impl ModelSource {
         let mut scratch =
             Tensor::zeros(device.pool(), Tag::Workspace, head, smidgen_tensor::Format::F32)?;
         for (_, param) in params.iter_mut() {
+            let narrow = widen(device, param)?;
             self.read(param)?;
             if self.has_paired_rows() && turns(&param.name) {
                 // A bias is a column: one value in each row of the map.
@@ -128,6 +129,10 @@ impl ModelSource {
                 let scratch = &mut scratch.slice_mut::<f32>()[..self.spec.head_dim * cols];
                 let values = param.value.slice_mut::<f32>();
                 pairs_to_halves(values, self.spec.head_dim, cols, scratch);
+            }
+            if let Some(mut narrow) = narrow {
+                narrow.write_f32(0, param.value.slice());
+                param.value = narrow;
             }
         }
         Ok(())
@@ -271,6 +276,16 @@ impl ModelSource {
         let (expected, got) = (expected.into(), got.into());
         Store::Corrupt { file: self.path.clone(), expected, got }.into()
     }
+}
+
+/// Gives a parameter room in f32, and its own values where they are kept in fewer bits.
+fn widen(device: &Device, param: &mut Param) -> Result<Option<Tensor>, Error> {
+    let (shape, wide) = (param.value.shape(), smidgen_tensor::Format::F32);
+    if param.value.format() == wide {
+        return Ok(None);
+    }
+    let wide = Tensor::uninit(device.pool(), Tag::Workspace, shape, wide)?;
+    Ok(Some(std::mem::replace(&mut param.value, wide)))
 }
 
 /// Sizes, rows first, as those of a matrix; a vector is a row.

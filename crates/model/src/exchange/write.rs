@@ -114,13 +114,13 @@ fn write_rows(
     from: impl Fn(usize) -> usize,
 ) -> io::Result<()> {
     let [rows, cols] = param.value.shape();
-    let values = param.value.slice::<f32>();
     let (rows, cols) = if is_vector(param) { (cols, 1) } else { (rows, cols) };
     let mut packed = Packed::encode(format.clone(), [1, cols], &vec![0.0; cols], Rounding::Nearest)
         .map_err(io::Error::other)?;
+    let mut values = vec![0.0; cols];
     for row in (0..rows).map(from) {
-        let values = &values[row * cols..][..cols];
-        packed.encode_from(values, Rounding::Nearest).map_err(io::Error::other)?;
+        param.value.read_f32(row * cols, &mut values);
+        packed.encode_from(&values, Rounding::Nearest).map_err(io::Error::other)?;
         out.write_all(packed.bytes())?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::path::Path;
 use smidgen_codec::Ledger;
 use smidgen_data::Dataset;
 use smidgen_store::{RUN_TOML, RunDir, RunView, Which, config};
-use smidgen_tensor::{Device, Params};
+use smidgen_tensor::Device;
 
 use super::{Context, prepare, recipe};
 use crate::init::first_values;
@@ -49,7 +49,7 @@ pub fn lr_find_run(dir: &Path, test: &RangeTest, cx: Context<'_>) -> Result<LrCu
     cx.progress.event(Event::Plan(&plan));
     // What is kept aside to be put back is in no plan.
     let device = Device::cpu_at(Ledger::new(), plan.threads(), cx.machine.level);
-    let mut params = Params::new();
+    let mut params = plan.no_params();
     let model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
     let mut model = model.starting_from(first_values(dir, &plan.config));
     let mut trainer = Trainer::new(&device, recipe(&plan), &mut model, params)?;
@@ -95,7 +95,7 @@ fn try_rates(
     cx: Context<'_>,
 ) -> Result<LrCurve, Error> {
     let device = promise::device(plan, &cx.machine);
-    let mut params = Params::new();
+    let mut params = plan.no_params();
     let model = LanguageModel::new(&device, plan, dataset, &mut params)?;
     let mut model = model.starting_from(first_values(run, &plan.config));
     let mut trainer = Trainer::new(&device, recipe(plan), &mut model, params)?;

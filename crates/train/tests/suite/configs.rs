@@ -231,10 +231,11 @@ fn what_is_written_stays_and_what_is_allowed_is_taken() {
     assert!(plans.iter().all(|plan| train(plan) == (Some(false), Some(Bytes(1 << 20)))));
     let last = plans.last().unwrap();
     assert!(last.choice.levers.contains(&"gradients streamed".to_string()), "{:?}", last.choice);
-    let allowed = [&written[..], &["allow=[\"context\", \"precision\", \"state\"]"]].concat();
+    let allowed =
+        [&written[..], &["allow=[\"context\", \"precision\", \"state\", \"weights\"]"]].concat();
     let (plans, error) = descent(&[&allowed[..], &["train.compute=f32"]].concat());
     let texts: Vec<String> = plans.iter().map(|plan| plan.choice.levers.join(" + ")).collect();
-    for text in ["operands in bf16", "state in bf16", "context 256 -> 128"] {
+    for text in ["operands in bf16", "state in bf16", "weights in bf16", "context 256 -> 128"] {
         assert!(texts.iter().any(|levers| levers.contains(text)), "{text}: {texts:?}");
     }
     assert!(plans.last().unwrap().config.optim.iter().all(|group| group.state == "bf16"));

@@ -308,6 +308,7 @@ fn one_batch_is_learnt_by_heart() {
         schedule: smidgen_optim::Schedule::Constant { warmup_steps: 5 },
         groups: plan.config.optim.clone(),
         ema: None,
+        weights: smidgen_optim::Weights::F32,
     };
     let mut model = OneBatch(model);
     let mut trainer = Trainer::new(&device, recipe, &mut model, params).unwrap();

@@ -68,6 +68,7 @@ fn recipe() -> Recipe {
         schedule: Schedule::Constant { warmup_steps: 0 },
         groups: vec![group],
         ema: Some(0.9),
+        weights: smidgen_optim::Weights::F32,
     }
 }
 

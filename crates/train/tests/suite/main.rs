@@ -16,3 +16,4 @@ mod reference;
 mod resume;
 mod samples;
 mod watching;
+mod weights;

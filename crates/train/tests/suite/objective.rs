@@ -102,6 +102,7 @@ pub(crate) fn recipe(grad: GradMode) -> Recipe {
         schedule: Schedule::Constant { warmup_steps: 0 },
         groups: vec![GroupConfig { lr: 0.03, weight_decay: Some(0.0), ..GroupConfig::default() }],
         ema: None,
+        weights: smidgen_optim::Weights::F32,
     }
 }
 

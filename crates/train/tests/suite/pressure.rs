@@ -48,6 +48,7 @@ impl Setting {
             schedule: Schedule::Constant { warmup_steps: 1 },
             groups: self.plan.config.optim.clone(),
             ema: None,
+            weights: smidgen_optim::Weights::F32,
         };
         let mut trainer = Trainer::new(&device, recipe, &mut model, params).unwrap();
         body(&mut trainer, device.ledger())
