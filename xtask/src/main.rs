@@ -1,4 +1,4 @@
-//! Chores of the workspace: `cargo xtask soak`, `cargo xtask fuzz`.
+//! Chores of the workspace: `cargo xtask soak`, `fuzz`, `tables`.
 
 // A chore talks to the person who started it.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -6,6 +6,7 @@
 mod fuzz;
 mod log;
 mod soak;
+mod tables;
 
 use std::process::ExitCode;
 
@@ -14,7 +15,8 @@ usage: cargo xtask <chore>
 
 chores:
   soak    the long test tier; its output is kept in docs/results/soak.log
-    fuzz    [--cases N] [READER..]: a million hostile inputs for every reader
+  fuzz    [--cases N] [READER..]: a million hostile inputs for every reader
+  tables  the tables of docs/results/ from their raw logs again
 
 examples: cargo xtask soak
           cargo xtask fuzz --cases 10000 gguf";
@@ -23,6 +25,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["soak"] => soak::soak(),
+        ["tables"] => tables::tables(),
         ["fuzz", ref arguments @ ..] => fuzz::fuzz(arguments),
         ["--help" | "-h" | "help"] => {
             println!("{USAGE}");

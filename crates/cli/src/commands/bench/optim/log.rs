@@ -43,8 +43,10 @@ pub(super) struct Run {
     pub(super) state_bytes: usize,
     pub(super) update_seconds: f64,
     pub(super) groups: Vec<GroupCost>,
-    /// Seconds of steps, validations and checkpoints, and mean training loss since the last point.
-    pub(super) curve: Vec<(f64, f64)>,
+    /// Of steps alone, without validations and checkpoints.
+    pub(super) tokens_per_s: f64,
+    /// Mean training losses of stretches of equal length.
+    pub(super) curve: Vec<f64>,
     /// Steps and validation losses.
     pub(super) validations: Vec<(u64, f64)>,
 }
@@ -86,15 +88,15 @@ impl Run {
         let metrics = std::fs::read_to_string(folder.join(METRICS_JSONL)).context("no metrics")?;
         for line in metrics.lines() {
             let line: Value = serde_json::from_str(line)?;
-            let (step, time) = (line["step"].as_u64(), line["time"].as_f64());
-            let (Some(step), Some(time)) = (step, time) else { continue };
-            losses.extend(line["loss"].as_f64().map(|loss| (time, loss)));
+            let Some(step) = line["step"].as_u64() else { continue };
+            losses.extend(line["loss"].as_f64());
             validations.extend(line["val_loss"].as_f64().map(|loss| (step, loss)));
         }
         let state_bytes = outcome.optim.iter().map(|group| group.state_bytes).sum();
         Ok(Self {
             steps: outcome.steps,
             tokens: outcome.tokens,
+            tokens_per_s: outcome.tokens_per_s,
             val_loss: outcome.val_loss.unwrap_or(f64::NAN),
             peak_anon_mib: outcome.peak_rss_anon_mib,
             state_bytes,
@@ -107,11 +109,9 @@ impl Run {
 }
 
 /// Means of as many stretches as the log keeps.
-fn thinned(losses: &[(f64, f64)]) -> Vec<(f64, f64)> {
+fn thinned(losses: &[f64]) -> Vec<f64> {
     let stretch = losses.len().div_ceil(POINTS).max(1);
-    let mean =
-        |part: &[(f64, f64)]| part.iter().map(|(_, loss)| loss).sum::<f64>() / part.len() as f64;
-    losses.chunks(stretch).map(|part| (part[part.len() - 1].0, mean(part))).collect()
+    losses.chunks(stretch).map(|part| part.iter().sum::<f64>() / part.len() as f64).collect()
 }
 
 /// Writes the whole log; a call that is cut off loses the run it was in.

@@ -89,21 +89,15 @@ fn row(lines: &[&Line], clock: f64) -> Row {
     }
 }
 
-/// Seconds from the first point of the curve to the last.
+/// Seconds of all steps.
 fn seconds(run: &Run) -> f64 {
-    match (run.curve.first(), run.curve.last()) {
-        (Some(first), Some(last)) => {
-            (last.0 - first.0) * run.curve.len() as f64 / (run.curve.len() - 1).max(1) as f64
-        }
-        _ => f64::NAN,
-    }
+    run.tokens as f64 / run.tokens_per_s
 }
 
-/// The training loss after so many seconds of steps.
+/// The training loss after so many seconds of steps, which are about equally long.
 fn loss_at(run: &Run, clock: f64) -> f64 {
-    let start = run.curve.first().map_or(0.0, |(time, _)| *time);
-    let reached = run.curve.iter().take_while(|(time, _)| time - start <= clock);
-    reached.last().map_or(f64::NAN, |(_, loss)| *loss)
+    let points = (clock / seconds(run) * run.curve.len() as f64).round() as usize;
+    run.curve.get(points.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
 const HEADING: [&str; 15] = [
