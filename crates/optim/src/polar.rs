@@ -156,3 +156,156 @@ pub(crate) fn row_squares(device: &Device, x: &Tensor) -> Vec<f64> {
     drop(tasks);
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use smidgen_codec::{Ledger, Rng, Stream};
+    use smidgen_tensor::{Compute, Level};
+
+    use super::*;
+
+    fn noise(count: usize, seed: u64) -> Vec<f32> {
+        let mut values = vec![0.0; count];
+        Rng::new(seed, Stream::Init).fill_normal(0, 0, 1.0, &mut values);
+        values
+    }
+
+    fn tensor(device: &Device, shape: [usize; 2], values: &[f32]) -> Tensor {
+        Tensor::from_f32(device.pool(), Tag::Workspace, shape, values).unwrap()
+    }
+
+    fn times(device: &Device, a: Operand<'_>, b: Operand<'_>) -> Tensor {
+        let shape = [a.shape()[0], b.shape()[1]];
+        let mut out = tensor(device, shape, &vec![0.0; shape[0] * shape[1]]);
+        product(device, Compute::F32, a, b, Blend::SET, &mut out).unwrap();
+        out
+    }
+
+    /// A matrix with orthonormal columns, one after another and each twice.
+    fn orthonormal(device: &Device, [rows, cols]: [usize; 2], seed: u64) -> Tensor {
+        let mut columns: Vec<Vec<f64>> = Vec::new();
+        for col in 0..cols {
+            let mut new: Vec<f64> =
+                noise(rows, seed * 1000 + col as u64).iter().map(|x| f64::from(*x)).collect();
+            for _ in 0..2 {
+                for old in &columns {
+                    let dot: f64 = old.iter().zip(&new).map(|(a, b)| a * b).sum();
+                    new.iter_mut().zip(old).for_each(|(new, old)| *new -= dot * old);
+                }
+            }
+            let norm = new.iter().map(|x| x * x).sum::<f64>().sqrt();
+            columns.push(new.iter().map(|x| x / norm).collect());
+        }
+        let values: Vec<f32> =
+            (0..rows * cols).map(|at| columns[at % cols][at / cols] as f32).collect();
+        tensor(device, [rows, cols], &values)
+    }
+
+    /// U diag(s) V^T.
+    fn spectrum(device: &Device, u: &Tensor, s: &[f64], v: &Tensor) -> Tensor {
+        let mut scaled = u.to_vec();
+        for (at, x) in scaled.iter_mut().enumerate() {
+            *x *= s[at % s.len()] as f32;
+        }
+        let scaled = tensor(device, u.shape(), &scaled);
+        times(device, Operand::of(&scaled), Operand::of(v).transposed())
+    }
+
+    /// What five iterations make of one singular value.
+    fn of_value(polar: Polar, mut s: f64) -> f64 {
+        for iteration in 0..5 {
+            let [a, b, c] = polar.triple(iteration);
+            s = a * s + b * s.powi(3) + c * s.powi(5);
+        }
+        s
+    }
+
+    #[test]
+    fn values_end_in_the_ranges_that_the_docs_name() {
+        let range = |polar: Polar, from: f64| {
+            let values = (0..=20_000).map(|i| from.powf(f64::from(i) / 20_000.0));
+            values.fold((f64::MAX, 0.0f64), |(low, high), s| {
+                let s = of_value(polar, s);
+                (low.min(s), high.max(s))
+            })
+        };
+        for (polar, from, low, high) in [
+            (Polar::NewtonSchulz, 0.01, 0.682, 1.134),
+            (Polar::NewtonSchulz, 0.002, 0.682, 1.202),
+            (Polar::NewtonSchulz, 0.001, 0.470, 1.202),
+            (Polar::PolarExpress, 0.001, 0.859, 1.141),
+        ] {
+            let got = range(polar, from);
+            assert!((got.0 - low).abs() < 0.003 && (got.1 - high).abs() < 0.003, "{got:?}");
+        }
+        // Repeating the last triple keeps values where they are.
+        let mut s = 0.8;
+        for _ in 0..20 {
+            let [a, b, c] = Polar::PolarExpress.triple(9);
+            s = a * s + b * s.powi(3) + c * s.powi(5);
+            assert!((0.8..1.2).contains(&s), "{s}");
+        }
+    }
+
+    /// The result is U f(S) V^T: same vectors, values through the polynomial; either way round.
+    #[test]
+    fn a_controlled_spectrum_goes_through_the_polynomial() {
+        let device = Device::cpu_at(Ledger::new(), 2, Level::Avx2);
+        for polar in [Polar::NewtonSchulz, Polar::PolarExpress] {
+            for [rows, cols] in [[24, 40], [40, 24], [24, 24]] {
+                let side = rows.min(cols);
+                let s: Vec<f64> = (0..side).map(|i| 0.003f64.powf(i as f64 / 23.0)).collect();
+                let norm = polar.margin() * s.iter().map(|s| s * s).sum::<f64>().sqrt();
+                let u = orthonormal(&device, [rows, side], 1);
+                let v = orthonormal(&device, [cols, side], 2);
+                let x = spectrum(&device, &u, &s, &v);
+                let got = polar.orthogonal(&device, 5, x).unwrap();
+                let after: Vec<f64> = s.iter().map(|s| of_value(polar, s / norm)).collect();
+                assert!(after.iter().all(|s| (0.68..1.21).contains(s)), "{after:?}");
+                let expected = spectrum(&device, &u, &after, &v).to_vec();
+                for (got, expected) in got.to_vec().iter().zip(expected) {
+                    assert!((got - expected).abs() < 1e-4, "{got} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn turning_the_input_turns_the_output() {
+        let device = Device::cpu_at(Ledger::new(), 2, Level::Avx2);
+        let [rows, cols] = [20, 30];
+        let u = tensor(&device, [rows, cols], &noise(rows * cols, 3));
+        let q = orthonormal(&device, [rows, rows], 4);
+        let r = orthonormal(&device, [cols, cols], 5);
+        let turn = |x: &Tensor| {
+            let left = times(&device, Operand::of(&q), Operand::of(x));
+            times(&device, Operand::of(&left), Operand::of(&r))
+        };
+        for polar in [Polar::NewtonSchulz, Polar::PolarExpress] {
+            let turned = polar.orthogonal(&device, 5, turn(&u)).unwrap();
+            let copy = tensor(&device, [rows, cols], &u.to_vec());
+            let x = turn(&polar.orthogonal(&device, 5, copy).unwrap());
+            for (a, b) in turned.to_vec().iter().zip(x.to_vec()) {
+                assert!((a - b).abs() < 2e-4, "{a} {b}");
+            }
+        }
+    }
+
+    /// Also in bf16 where the machine has it.
+    #[test]
+    fn scale_does_not_matter_and_zero_stays_zero() {
+        let device = Device::cpu(Ledger::new(), 2);
+        let values = noise(64 * 48, 6);
+        let of = |scale: f32| {
+            let scaled: Vec<f32> = values.iter().map(|x| x * scale).collect();
+            let u = tensor(&device, [64, 48], &scaled);
+            Polar::default().orthogonal(&device, 5, u).unwrap().to_vec()
+        };
+        let plain = of(1.0);
+        for scale in [1024.0, 1e-30, 1e30] {
+            let far = plain.iter().zip(of(scale)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < 0.02, "{scale}: {far}");
+        }
+        assert!(of(0.0).iter().all(|x| *x == 0.0));
+    }
+}
