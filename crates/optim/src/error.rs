@@ -155,6 +155,12 @@ pub enum Error {
         /// The step.
         step: u64,
     },
+    /// Gradients of a parameter cannot be, or were not, summed in a subspace.
+    #[error("no gradient of `{param}` was summed in a subspace")]
+    Unsummed {
+        /// The parameter's name.
+        param: String,
+    },
     /// A saved state lacks a tensor.
     #[error("saved state has no tensor `{tensor}`")]
     MissingState {

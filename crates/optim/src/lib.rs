@@ -52,7 +52,7 @@ pub use param_spec::{ParamSpec, Role, Weights};
 pub use polar::Polar;
 pub use policy::{Clip, GradMode, GradPolicy, Guard, Verdict};
 pub use projection::{Moments, ProjectionKind, Rank};
-pub use rule::{Optimizer, Param, Slot, SlotSpec, StepCx};
+pub use rule::{Optimizer, Param, Part, Slot, SlotSpec, StepCx, Subspace};
 pub use rules::{MatrixScale, RULES, RuleEntry, rule_by_name};
 pub use schedule::{Decay, FinalRatioOf, OneCycle, Schedule};
 pub use state::{GroupCost, OptimState, StateTensor};

@@ -1,7 +1,7 @@
 //! What an update rule is, and what it is given.
 
 use smidgen_codec::{Format, Packed, Rng, Rounding, Sign, Tag};
-use smidgen_tensor::{Buffer, Device, Pool};
+use smidgen_tensor::{Buffer, Device, Pool, Tensor};
 
 use crate::{Error, ParamSpec, StateRounding, Values};
 
@@ -30,6 +30,56 @@ pub trait Optimizer: Send + Sync + std::fmt::Debug {
     /// [`Error::Slots`] or [`Error::Length`] when slots or buffers are not the parameter's;
     /// [`Error::NotFinite`] when a gradient was not finite, found after the update.
     fn step(&self, cx: &StepCx<'_>, param: Param<'_>, slots: &mut [Slot]) -> Result<(), Error>;
+
+    /// The same rule where it can go by sums of projected gradients.
+    fn subspace(&self) -> Option<&dyn Subspace> {
+        None
+    }
+}
+
+/// A rule whose update needs no more of a gradient than its projection: gradients of micro-batches
+/// are summed there, and none is ever held whole.
+pub trait Subspace {
+    /// The shape of a parameter's sum; none where the rule needs whole gradients of it.
+    fn sum_shape(&self, param: &ParamSpec) -> Option<[usize; 2]>;
+
+    /// Adds a micro-batch's gradient to `sum`. The subspace stays the same until the update; where
+    /// it is due, the first gradient gives a new one. Whether slots were changed.
+    ///
+    /// # Errors
+    /// As for [`Optimizer::step`].
+    fn accumulate(
+        &self,
+        cx: &StepCx<'_>,
+        part: Part<'_>,
+        slots: &mut [Slot],
+        sum: &mut Tensor,
+    ) -> Result<bool, Error>;
+
+    /// The update from a sum. `param.grad` is not read.
+    ///
+    /// # Errors
+    /// As for [`Optimizer::step`].
+    fn step_sum(
+        &self,
+        cx: &StepCx<'_>,
+        param: Param<'_>,
+        slots: &mut [Slot],
+        sum: &Tensor,
+    ) -> Result<(), Error>;
+}
+
+/// The gradient of one micro-batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The parameter's number.
+    pub index: usize,
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// `rows * cols` values.
+    pub grad: &'a [f32],
+    /// Whether it is the first of a step.
+    pub is_first: bool,
 }
 
 /// What is the same for every parameter of a step.

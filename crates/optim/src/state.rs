@@ -1,12 +1,16 @@
 //! The state of a run: allocated in any format, counted, saved and loaded.
 
+mod sums;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use smidgen_tensor::Pool;
+use smidgen_tensor::{Pool, Tensor};
 
-use crate::{Assignment, Error, GroupConfig, Param, ParamSpec, Slot, StepCx, Values, Weights};
+use crate::{
+    Assignment, Error, GroupConfig, Optimizer, Param, ParamSpec, Slot, StepCx, Values, Weights,
+};
 
 /// The slots of every parameter, and the rules that update them.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ struct ParamState {
     slots: Vec<Slot>,
     /// The last update, so that a second one in the same step is found.
     step: u64,
+    /// Projected gradients of the step under way.
+    sum: Option<Tensor>,
 }
 
 /// A slot as it lies in a checkpoint.
@@ -59,7 +65,7 @@ impl OptimState {
             let rounding = group.config.state_rounding;
             let slots = group.slots(param);
             let slots = slots.map(|(spec, format)| Slot::zeroed(spec, &format, rounding, pool));
-            Ok(ParamState { slots: slots.collect::<Result<_, Error>>()?, step: 0 })
+            Ok(ParamState { slots: slots.collect::<Result<_, Error>>()?, step: 0, sum: None })
         });
         let params = params.collect::<Result<_, Error>>()?;
         Ok(Self { plan, params, spent: Duration::ZERO })
@@ -69,7 +75,7 @@ impl OptimState {
     pub fn clear(&mut self) {
         for state in &mut self.params {
             state.slots.iter_mut().for_each(Slot::clear);
-            state.step = 0;
+            (state.step, state.sum) = (0, None);
         }
     }
 
@@ -85,6 +91,18 @@ impl OptimState {
         index: usize,
         value: Values<'_>,
         grad: &[f32],
+    ) -> Result<(), Error> {
+        self.update(cx, index, value, grad, |rule, cx, param, slots| rule.step(cx, param, slots))
+    }
+
+    /// One update, by whatever `step` asks of the rule.
+    fn update(
+        &mut self,
+        cx: &StepCx<'_>,
+        index: usize,
+        value: Values<'_>,
+        grad: &[f32],
+        step: impl FnOnce(&dyn Optimizer, &StepCx<'_>, Param<'_>, &mut [Slot]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let count = self.params.len();
         let state = self.params.get_mut(index).ok_or(Error::NoParam { index, count })?;
@@ -103,7 +121,7 @@ impl OptimState {
         };
         let param = Param { index, shape: spec.shape, value, grad };
         let start = Instant::now();
-        group.rule.step(&cx, param, slots)?;
+        step(group.rule.as_ref(), &cx, param, slots)?;
         self.spent += start.elapsed();
         state.step = cx.step;
         Ok(())
@@ -175,9 +193,16 @@ impl OptimState {
             slot.data_mut().copy_from_parts(&[], bytes)?;
         }
         // A run that goes back to a checkpoint repeats steps.
+        self.forget_sums();
         self.params.iter_mut().for_each(|state| state.step = 0);
         Ok(())
     }
+}
+
+/// The slots of the rule alone: the low part of weights is another's.
+fn own_slots<'a>(spec: &ParamSpec, slots: &'a mut [Slot]) -> &'a mut [Slot] {
+    let own = slots.len() - usize::from(spec.weights == Weights::Kahan);
+    &mut slots[..own]
 }
 
 fn tensor<'a>(spec: &ParamSpec, slot: &'a Slot) -> StateTensor<'a> {

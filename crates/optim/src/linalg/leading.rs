@@ -122,3 +122,72 @@ pub(crate) fn randomised(
     let turned = times(Operand::of(&head(device, &vectors, rank)?), Operand::of(&basis))?;
     Ok(Leading { basis: orthonormalise(device, turned, draws)?, energies })
 }
+
+#[cfg(test)]
+mod tests {
+    use nalgebra::DMatrix;
+    use smidgen_codec::{Ledger, Stream, Tag};
+
+    use super::*;
+
+    /// A matrix `U diag(s) V^T` with `s_i = 1 / i`.
+    fn harmonic(k: usize, n: usize) -> Vec<f32> {
+        let orthogonal = |rows: usize, cols: usize, seed: u64| {
+            let rng = Rng::new(seed, Stream::Init);
+            let one = |i, j| rng.normal(0, i as u64, j as u64);
+            DMatrix::<f64>::from_fn(rows, cols, one).qr().q()
+        };
+        let (u, v) = (orthogonal(k, k, 1), orthogonal(n, k, 2));
+        let s = DMatrix::from_fn(k, k, |i, j| if i == j { 1.0 / (i + 1) as f64 } else { 0.0 });
+        let all = u * s * v.transpose();
+        all.transpose().iter().map(|x| *x as f32).collect()
+    }
+
+    fn held(device: &Device, g: &Tensor, found: &Leading) -> f64 {
+        let mut part = scratch(device, [found.basis.rows(), g.cols()]).unwrap();
+        let (a, b) = (Operand::of(&found.basis), Operand::of(g));
+        product(device, Compute::F32, a, b, Blend::SET, &mut part).unwrap();
+        part.slice::<f32>().iter().map(|x| f64::from(*x).powi(2)).sum()
+    }
+
+    /// The bar: one power iteration holds 98 % of what the exact directions hold.
+    #[test]
+    fn random_projection_holds_nearly_the_exact_energy() {
+        let device = Device::cpu(Ledger::new(), 2);
+        let rng = Rng::new(9, Stream::Rounding);
+        let draws = Draws { rng: &rng, refresh: 3, param: 5 };
+        for ([k, n], rank) in [([96, 160], 24), ([128, 128], 32), ([64, 300], 4)] {
+            let g =
+                Tensor::from_f32(device.pool(), Tag::Workspace, [k, n], &harmonic(k, n)).unwrap();
+            let best: f64 = (1..=rank).map(|i| (i as f64).powi(-2)).sum();
+            let exact = exact(&device, Operand::of(&g), rank, &draws).unwrap();
+            assert!((held(&device, &g, &exact) / best - 1.0).abs() < 1e-4);
+            let near = randomised(&device, Operand::of(&g), rank, 1, &draws).unwrap();
+            assert!(held(&device, &g, &near) / best > 0.98, "{}", held(&device, &g, &near) / best);
+            for (i, energy) in exact.energies.iter().enumerate().take(4) {
+                let expected = ((i + 1) as f32).powi(-2);
+                assert!((energy / expected - 1.0).abs() < 1e-3, "{i}: {energy}");
+                assert!((near.energies[i] / expected - 1.0).abs() < 0.02, "{i}");
+                // Principal angles: the first directions are found as they are.
+                let row = |found: &Leading| found.basis.slice::<f32>()[i * k..][..k].to_vec();
+                let cosine: f32 = row(&exact).iter().zip(row(&near)).map(|(a, b)| a * b).sum();
+                assert!(cosine.abs() > 0.99, "{i}: {cosine}");
+            }
+        }
+    }
+
+    #[test]
+    fn draws_differ_by_parameter_and_refresh_and_by_nothing_else() {
+        let of = |threads, refresh, param| {
+            let device = Device::cpu(Ledger::new(), threads);
+            let values: Vec<f32> = harmonic(40, 60);
+            let g = Tensor::from_f32(device.pool(), Tag::Workspace, [40, 60], &values).unwrap();
+            let rng = Rng::new(2, Stream::Rounding);
+            let draws = Draws { rng: &rng, refresh, param };
+            randomised(&device, Operand::of(&g), 8, 1, &draws).unwrap().basis.to_vec()
+        };
+        let first = of(1, 0, 0);
+        assert!(first == of(2, 0, 0) && first == of(3, 0, 0));
+        assert!(first != of(1, 1, 0) && first != of(1, 0, 1));
+    }
+}

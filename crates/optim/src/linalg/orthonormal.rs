@@ -11,13 +11,16 @@ use smidgen_tensor::{Blend, Compute, Device, Operand, Tensor, gram, product};
 use super::{Draws, scratch};
 use crate::Error;
 
-/// What a Gram matrix may miss of the identity before another pass.
-const TOLERANCE: f32 = 1e-5;
+/// What a Gram matrix may miss of the identity before another pass; rounding alone is some 1e-7 for
+/// each row.
+const TOLERANCE: f64 = 1e-5;
 /// Share of the mean square row that the first factors are shifted by.
 const SHIFT: f32 = 3e-6;
 /// Passes with a shift, and passes in all; noise comes in between where rows depend on others.
 const SHIFTED: usize = 4;
 const PASSES: usize = 12;
+/// Pivots are at least this, so that no pass leaves the numbers there are.
+const LEAST_PIVOT: f64 = 1e-7;
 /// Side below which factors are found by plain sums.
 const SMALL: usize = 48;
 
@@ -42,7 +45,7 @@ pub(crate) fn orthonormalise(
         if miss < TOLERANCE {
             break;
         }
-        // A matrix near the identity needs no shift, which would only stand in the way.
+        // No eigenvalue can be near 0 then, and a shift would only stand in the way.
         let shift = if miss < 0.5 { 0.0 } else { SHIFT * rows as f32 };
         squares.slice_mut::<f32>().iter_mut().step_by(rows + 1).for_each(|x| *x += shift);
         let factor = inverse_factor(device, &squares)?;
@@ -64,10 +67,11 @@ fn normalise(y: &mut Tensor) {
     }
 }
 
-/// The largest difference to the identity.
-fn distance_to_identity(squares: &[f32], rows: usize) -> f32 {
+/// The norm of the difference to the identity.
+fn distance_to_identity(squares: &[f32], rows: usize) -> f64 {
     let one = |at: usize| if at.is_multiple_of(rows + 1) { 1.0 } else { 0.0 };
-    squares.iter().enumerate().fold(0.0, |most, (at, x)| f32::max(most, (x - one(at)).abs()))
+    let miss = |(at, x): (usize, &f32)| f64::from(x - one(at)).powi(2);
+    squares.iter().enumerate().map(miss).sum::<f64>().sqrt()
 }
 
 /// `L^-1` of `A = L L^T`. Pivots that are not positive are taken for tiny ones: later passes see
@@ -110,7 +114,7 @@ fn plain_inverse_factor(a: &[f32], n: usize, out: &mut [f32]) {
             let known: f64 = (0..col).map(|k| factor[row * n + k] * factor[col * n + k]).sum();
             let value = factor[row * n + col] - known;
             factor[row * n + col] = match row == col {
-                true => value.max(1e-12).sqrt(),
+                true => value.max(LEAST_PIVOT).sqrt(),
                 false => value / factor[col * n + col],
             };
         }
@@ -149,5 +153,79 @@ fn place(to: &mut Tensor, [row, col]: [usize; 2], from: &Tensor) {
     let lines = to.slice_mut::<f32>().chunks_mut(cols).skip(row);
     for (to, from) in lines.zip(from.slice::<f32>().chunks(width)) {
         to[col..col + width].copy_from_slice(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use smidgen_codec::{Ledger, Rng, Stream, Tag};
+
+    use super::*;
+
+    fn orthonormal(shape: [usize; 2], values: &[f32], threads: usize) -> Vec<f32> {
+        let device = Device::cpu(Ledger::new(), threads);
+        let y = Tensor::from_f32(device.pool(), Tag::Workspace, shape, values).unwrap();
+        let rng = Rng::new(1, Stream::Init);
+        let draws = Draws { rng: &rng, refresh: 0, param: 0 };
+        orthonormalise(&device, y, &draws).unwrap().to_vec()
+    }
+
+    fn check(shape @ [rows, cols]: [usize; 2], values: &[f32]) -> Vec<f32> {
+        let q = orthonormal(shape, values, 2);
+        assert!(q == orthonormal(shape, values, 1), "threads");
+        for (i, a) in q.chunks(cols).enumerate() {
+            for (j, b) in q.chunks(cols).enumerate() {
+                let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum();
+                let one = if i == j { 1.0 } else { 0.0 };
+                assert!((dot - one).abs() < 1e-5, "{rows} {cols}: {i} {j} {dot}");
+            }
+        }
+        q
+    }
+
+    fn normals(count: usize, seed: u64) -> Vec<f32> {
+        let mut values = vec![0.0; count];
+        Rng::new(seed, Stream::Init).fill_normal(0, 0, 1.0, &mut values);
+        values
+    }
+
+    /// The span stays: every row of the input is what its projection gives back.
+    #[test]
+    fn rows_become_orthonormal_and_keep_their_span() {
+        for shape @ [rows, cols] in [[1, 1], [1, 9], [7, 7], [50, 64], [130, 400]] {
+            let values = normals(rows * cols, 4);
+            let q = check(shape, &values);
+            for row in values.chunks(cols) {
+                let mut rest: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+                for q in q.chunks(cols) {
+                    let dot: f64 = q.iter().zip(row).map(|(a, b)| f64::from(a * b)).sum();
+                    rest.iter_mut().zip(q).for_each(|(x, q)| *x -= dot * f64::from(*q));
+                }
+                let left = rest.iter().map(|x| x * x).sum::<f64>().sqrt();
+                assert!(left < 1e-4 * (cols as f64).sqrt(), "{rows} {cols}: {left}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_depend_on_others_are_completed() {
+        check([5, 8], &[0.0; 40]);
+        check([8, 8], &[1.0; 64]);
+        let (left, right) = (normals(60 * 3, 1), normals(3 * 100, 2));
+        let one =
+            |at: usize| (0..3).map(|k| left[at / 100 * 3 + k] * right[k * 100 + at % 100]).sum();
+        check([60, 100], &(0..6000).map(one).collect::<Vec<f32>>());
+        // All rows along one axis.
+        let axis: Vec<f32> = (0..400).map(|at| if at % 40 == 3 { 1e-20 } else { 0.0 }).collect();
+        check([10, 40], &axis);
+        // Rows of very different sizes, nearly the same.
+        let mut steep = normals(64 * 200, 7);
+        for (at, x) in steep.iter_mut().enumerate() {
+            let i = at / 200;
+            *x = if i > 0 { *x * 10f32.powi(-(i as i32) / 8) } else { *x };
+        }
+        let first = steep[..200].to_vec();
+        steep.iter_mut().enumerate().skip(200).for_each(|(at, x)| *x += first[at % 200]);
+        check([64, 200], &steep);
     }
 }

@@ -21,7 +21,8 @@ use super::refresh::basis;
 use super::{Moments, ProjectionKind, Rank};
 use crate::linalg::scratch;
 use crate::{
-    Error, Optimizer, Param, ParamSpec, Slot, SlotSpec, StepCx, Values, Weights, elementwise,
+    Error, Optimizer, Param, ParamSpec, Part, Slot, SlotSpec, StepCx, Subspace, Values, Weights,
+    elementwise,
 };
 
 /// A rule in a subspace.
@@ -81,20 +82,6 @@ impl Plan {
         Ok(if self.is_left { operand } else { operand.transposed() })
     }
 
-    /// `grad` in the subspace, added to `times` what `out` holds.
-    fn project(
-        &self,
-        cx: &StepCx<'_>,
-        basis: &Tensor,
-        grad: &[f32],
-        blend: Blend<'_>,
-        out: &mut Tensor,
-    ) -> Result<(), Error> {
-        let (basis, grad) = (Operand::of(basis), Operand::slice(grad, self.shape)?);
-        let (a, b) = if self.is_left { (basis, grad) } else { (grad, basis.transposed()) };
-        Ok(product(cx.device, Compute::F32, a, b, blend, out)?)
-    }
-
     /// An update from the subspace, times `scale`.
     fn lift(
         &self,
@@ -129,30 +116,15 @@ impl Projected {
         ParamSpec { shape, weights, ..param.clone() }
     }
 
-    /// The update from a projected gradient.
-    fn update(
-        &self,
-        cx: &StepCx<'_>,
-        plan: &Plan,
-        param: Param<'_>,
-        small: &Tensor,
-        slots: &mut [Slot],
-    ) -> Result<(), Error> {
-        let (phase, projector, inner) = parts(slots).expect("the caller found them there");
-        let basis = basis(cx, projector)?;
-        let mut step = scratch(cx.device, plan.small())?;
-        step.slice_mut::<f32>().fill(0.0);
-        let value = Values::F32(step.slice_mut());
-        let (index, shape) = (param.index, plan.small());
-        self.inner.step(cx, Param { index, shape, value, grad: small.slice() }, inner)?;
-        let mut now = Phase::load(phase);
-        now.age += 1;
-        now.store(phase);
-        let lifted = plan.lift(cx, &basis, &step, self.scale)?;
-        drop((basis, step));
+    /// Room for the projected gradient of a parameter of this shape.
+    fn sum(&self, cx: &StepCx<'_>, slots: &[Slot], shape: [usize; 2]) -> Result<Tensor, Error> {
+        scratch(cx.device, Plan::new(shape, slots[1].data().shape()[0]).small())
+    }
+
+    /// Adds a lifted step to the whole parameter, and takes the decay off.
+    fn apply(&self, cx: &StepCx<'_>, param: Param<'_>) -> Result<(), Error> {
         let cx = StepCx { grad_scale: 1.0, ..*cx };
         let decay = (cx.lr * self.weight_decay) as f32;
-        let param = Param { grad: lifted.slice(), ..param };
         if self.is_cautious {
             return elementwise(&cx, param, &mut [], |p, step, []| {
                 let decay = if step * *p <= 0.0 { decay } else { 0.0 };
@@ -171,6 +143,10 @@ fn parts(slots: &mut [Slot]) -> Option<(&mut Slot, &mut Slot, &mut [Slot])> {
         }
         _ => None,
     }
+}
+
+fn not_projected() -> Error {
+    Error::Slots { expected: 2, got: 0 }
 }
 
 fn check_length(what: &'static str, shape: [usize; 2], got: usize) -> Result<(), Error> {
@@ -212,19 +188,68 @@ impl Optimizer for Projected {
     }
 
     fn step(&self, cx: &StepCx<'_>, param: Param<'_>, slots: &mut [Slot]) -> Result<(), Error> {
-        let Some((phase, projector, inner)) = parts(slots) else {
+        if parts(slots).is_none() {
             return self.inner.step(cx, param, slots);
-        };
+        }
         check_length("value", param.shape, param.value.len())?;
-        check_length("gradient", param.shape, param.grad.len())?;
-        let plan = Plan::new(param.shape, projector.data().shape()[0]);
-        if Phase::load(phase).is_due() {
-            self.refresh(cx, param.index, &plan, param.grad, [phase, projector], inner)?;
+        let Param { index, shape, grad, .. } = param;
+        let mut small = self.sum(cx, slots, shape)?;
+        self.accumulate(cx, Part { index, shape, grad, is_first: true }, slots, &mut small)?;
+        self.step_sum(cx, param, slots, &small)
+    }
+
+    fn subspace(&self) -> Option<&dyn Subspace> {
+        Some(self)
+    }
+}
+
+impl Subspace for Projected {
+    fn sum_shape(&self, param: &ParamSpec) -> Option<[usize; 2]> {
+        self.plan(param).map(|plan| plan.small())
+    }
+
+    fn accumulate(
+        &self,
+        cx: &StepCx<'_>,
+        part: Part<'_>,
+        slots: &mut [Slot],
+        sum: &mut Tensor,
+    ) -> Result<bool, Error> {
+        let (phase, projector, inner) = parts(slots).ok_or_else(not_projected)?;
+        check_length("gradient", part.shape, part.grad.len())?;
+        let plan = Plan::new(part.shape, projector.data().shape()[0]);
+        let is_due = part.is_first && Phase::load(phase).is_due();
+        if is_due {
+            self.refresh(cx, part.index, &plan, part.grad, [phase, projector], inner)?;
         }
         let basis = basis(cx, projector)?;
-        let mut small = scratch(cx.device, plan.small())?;
-        plan.project(cx, &basis, param.grad, Blend::SET, &mut small)?;
-        drop(basis);
-        self.update(cx, &plan, param, &small, slots)
+        let (gradient, basis) = (Operand::slice(part.grad, part.shape)?, Operand::of(&basis));
+        let (a, b) = if plan.is_left { (basis, gradient) } else { (gradient, basis.transposed()) };
+        let blend = if part.is_first { Blend::SET } else { Blend::SET.onto(1.0) };
+        product(cx.device, Compute::F32, a, b, blend, sum)?;
+        Ok(is_due)
+    }
+
+    fn step_sum(
+        &self,
+        cx: &StepCx<'_>,
+        param: Param<'_>,
+        slots: &mut [Slot],
+        sum: &Tensor,
+    ) -> Result<(), Error> {
+        let (phase, projector, inner) = parts(slots).ok_or_else(not_projected)?;
+        check_length("value", param.shape, param.value.len())?;
+        let plan = Plan::new(param.shape, projector.data().shape()[0]);
+        let (index, shape) = (param.index, plan.small());
+        let mut step = scratch(cx.device, shape)?;
+        step.slice_mut::<f32>().fill(0.0);
+        let value = Values::F32(step.slice_mut());
+        self.inner.step(cx, Param { index, shape, value, grad: sum.slice() }, inner)?;
+        let mut now = Phase::load(phase);
+        now.age += 1;
+        now.store(phase);
+        let lifted = plan.lift(cx, &basis(cx, projector)?, &step, self.scale)?;
+        drop(step);
+        self.apply(cx, Param { grad: lifted.slice(), ..param })
     }
 }
