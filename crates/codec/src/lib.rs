@@ -34,9 +34,9 @@ pub mod simd;
 
 pub use error::Error;
 pub use format::{Codec, Rounding, Sign};
-pub use formats::{Bf16, F16, F32, Q8_0};
+pub use formats::{Bf16, F16, F32};
 pub use layout::Layout;
-pub use ledger::{Entry, Ledger, Refused, Tag};
+pub use ledger::{Entry, Ledger, PagedEntry, Refused, Tag};
 pub use nearest::nearest;
 pub use packed::{ChunkMut, Packed};
 pub use registry::{CODECS, Format};

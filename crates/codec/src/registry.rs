@@ -32,9 +32,10 @@ pub static CODECS: &[&dyn Codec] = &[
     &Fixed(Ternary),
     &Fixed(Tq1_0),
     &Fixed(Tq2_0),
-    &Q8_0,
+    &Q8,
 ];
 
+static Q8: Fixed<Q8_0> = Fixed(Q8_0);
 static INT8: Scaled<Int8> = Scaled::new(Int8);
 static INT8_DYNAMIC: Scaled<Int8Dynamic> = Scaled::new(Int8Dynamic);
 static INT4: Scaled<Int4> = Scaled::new(Int4);
@@ -69,7 +70,7 @@ impl Format {
     /// 16 quantiles of the normal distribution in blocks of 64.
     pub const NF4: Format = Format(Handle::Listed(&NF4));
     /// 8-bit integers in blocks of 32, as in GGUF.
-    pub const Q8_0: Format = Format(Handle::Listed(&Q8_0));
+    pub const Q8_0: Format = Format(Handle::Listed(&Q8));
 
     /// A handle to a codec that is not in the registry with these parameters.
     pub fn new(codec: impl Codec + 'static) -> Self {

@@ -143,6 +143,12 @@ impl Draws {
         Self { key: key as u32, first: first_index as u32, upper }
     }
 
+    /// Lower half of the first index, of the key, and what stands for both upper halves.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn parts(&self) -> (u32, u32, u32) {
+        (self.first, self.key, self.upper[0])
+    }
+
     /// 32 random bits for value `i` of the run.
     #[inline(always)]
     pub fn at(&self, i: u32) -> u32 {

@@ -1,4 +1,15 @@
 //! Codes whose levels stand in a table: NF4, and the dynamic maps of 8 bits.
+//!
+//! No code is searched for. Levels lie on a few straight lines, so the place of a value among them
+//! is a product and a sum with the line's numbers, to 2^-12 of a step: a draw added to it rounds
+//! stochastically, and one comparison with the exact midpoint rounds to nearest.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+use super::{int, pack};
+use crate::rng::Draws;
+use crate::{Level, Rounding, multiversion};
 
 /// The 16 levels of NF4: quantiles of the normal distribution, with an exact 0 (Dettmers et al.,
 /// QLoRA, arXiv 2305.14314).
@@ -56,27 +67,452 @@ const fn dynamic(signed: bool) -> [f32; 256] {
     levels
 }
 
-/// Boundary `i` of `n` equal parts of [0.1, 1], counted from the nearer end as PyTorch does.
+/// Boundary `i` of `n` equal parts of [0.1, 1], counted from the nearer end and rounded once, as
+/// PyTorch does, by which bitsandbytes makes its maps.
 const fn boundary(i: usize, n: usize) -> f32 {
-    let step = (1.0 - 0.1) / n as f32;
-    if i < n.div_ceil(2) { 0.1 + step * i as f32 } else { 1.0 - step * (n - i) as f32 }
+    let step = ((1.0 - 0.1f32) / n as f32) as f64;
+    let exact = if i < n.div_ceil(2) {
+        0.1f32 as f64 + step * i as f64
+    } else {
+        1.0 - step * (n - i) as f64
+    };
+    exact as f32
 }
 
-/// The code of the level nearest to `value`; ties go down.
-#[inline(always)]
-pub fn nearest(levels: &[f32], value: f32) -> u8 {
-    let midpoint = |pair: &[f32]| (pair[0] + pair[1]) / 2.0;
-    let below = levels.windows(2).take_while(|pair| value > midpoint(pair));
-    below.count() as u8
+/// Places are counted in this many parts of a step.
+pub(crate) const PARTS: i32 = 1 << 12;
+/// Stochastic rounding takes as many bits as a place has behind the point.
+pub(crate) const DRAW_SHIFT: u32 = 20;
+/// Less than half a step by more than the error of a place.
+pub(crate) const ALMOST_HALF: i32 = PARTS / 2 - 8;
+
+/// Which line a size lies on, and where on it.
+///
+/// Lines are found by the octave of the size: 2^-31 and below, up to 1. Two may end in one octave.
+pub(crate) struct Lines {
+    pub(crate) first: [i32; 32],
+    pub(crate) ends: [[f32; 32]; 2],
+    pub(crate) slope: [f32; 16],
+    pub(crate) offset: [f32; 16],
+    /// Midpoints above each level, then infinity.
+    pub(crate) midpoints: [f32; 256],
 }
 
-/// The code of one of the two levels around `value`, the upper with the probability of the
-/// fraction. `random` has 32 random bits. Levels stay.
+/// The lines of [`DYNAMIC`] from 0 up; below 0 it mirrors them.
+pub(crate) static SIGNED_LINES: Lines = lines(&DYNAMIC, 127, 1);
+/// The lines of [`DYNAMIC_UNSIGNED`].
+pub(crate) static UNSIGNED_LINES: Lines = lines(&DYNAMIC_UNSIGNED, 0, 2);
+
+/// `levels` from `zero` on, whose lowest decade has `lowest` levels.
+const fn lines(levels: &[f32; 256], zero: usize, lowest: usize) -> Lines {
+    let mut lines = Lines {
+        first: [0; 32],
+        ends: [[f32::INFINITY; 32]; 2],
+        slope: [0.0; 16],
+        offset: [0.0; 16],
+        midpoints: [f32::INFINITY; 256],
+    };
+    // The numbers of the levels where lines meet: the first and the last of each decade, and 1.
+    let mut corners = [0; 17];
+    let mut count = 1;
+    let (mut first, mut size) = (1, lowest);
+    while first <= 255 - zero {
+        corners[count] = first;
+        count += 1;
+        if size > 1 && first < 255 - zero {
+            corners[count] = first + size - 1;
+            count += 1;
+        }
+        (first, size) = (first + size, 2 * size);
+    }
+    let mut line = 0;
+    while line + 1 < count {
+        let (low, high) = (corners[line], corners[line + 1]);
+        let start = levels[zero + low] as f64;
+        let slope = (high - low) as f64 / (levels[zero + high] as f64 - start) * PARTS as f64;
+        lines.slope[line] = slope as f32;
+        lines.offset[line] = (low as f64 * PARTS as f64 - start * slope) as f32;
+        line += 1;
+    }
+    let mut octave = 0;
+    while octave < 32 {
+        let start = f32::from_bits((96 + octave as u32) << 23);
+        let (mut corner, mut inside) = (1, 0);
+        while corner + 1 < count {
+            let level = levels[zero + corners[corner]];
+            if level <= start {
+                lines.first[octave] += 1;
+            } else if level < 2.0 * start {
+                lines.ends[inside][octave] = level;
+                inside += 1;
+            }
+            corner += 1;
+        }
+        octave += 1;
+    }
+    let mut level = zero;
+    while level < 255 {
+        lines.midpoints[level - zero] = (levels[level] + levels[level + 1]) / 2.0;
+        level += 1;
+    }
+    lines
+}
+
+impl Lines {
+    /// The place of a size up to 1 among the levels, in [`PARTS`] of a step.
+    #[inline(always)]
+    fn place(&self, size: f32) -> i32 {
+        let octave = ((size.to_bits() >> 23).max(96) & 31) as usize;
+        let past = |end: usize| i32::from(size >= self.ends[end][octave]);
+        let line = (self.first[octave] + past(0) + past(1)) as usize & 15;
+        int::nearest(size * self.slope[line] + self.offset[line])
+    }
+
+    /// The number of the level nearest to a size up to 1; ties go to the smaller.
+    #[inline(always)]
+    fn nearest(&self, size: f32) -> i32 {
+        let below = (self.place(size) + ALMOST_HALF) / PARTS;
+        below + i32::from(size > self.midpoints[below as usize & 255])
+    }
+
+    /// The number of one of the two levels around a size up to 1. Levels stay.
+    #[inline(always)]
+    fn stochastic(&self, size: f32, random: u32) -> i32 {
+        (self.place(size) + (random >> DRAW_SHIFT) as i32) / PARTS
+    }
+}
+
+/// The code of the level of [`DYNAMIC`] nearest to `value`, from -1 to 1; ties go towards 0.
 #[inline(always)]
-pub fn stochastic(levels: &[f32], value: f32, random: u32) -> u8 {
-    let below = levels.partition_point(|level| *level <= value).max(1) - 1;
-    let Some(upper) = levels.get(below + 1) else { return below as u8 };
-    let share = (random >> 8) as f32 / (1 << 24) as f32;
-    let up = value - levels[below] > share * (upper - levels[below]);
-    (below + usize::from(up)) as u8
+pub fn dynamic_nearest(value: f32) -> u8 {
+    mirrored(value, SIGNED_LINES.nearest(value.abs()))
+}
+
+/// The code of one of the two levels of [`DYNAMIC`] around `value`, from -1 to 1, the one further
+/// from 0 with the probability of the fraction, to 12 bits. Levels stay.
+#[inline(always)]
+pub fn dynamic_stochastic(value: f32, random: u32) -> u8 {
+    mirrored(value, SIGNED_LINES.stochastic(value.abs(), random))
+}
+
+/// The code of level `number` on the side of `value`; the negative side has no 1.
+#[inline(always)]
+fn mirrored(value: f32, number: i32) -> u8 {
+    (127 + if value < 0.0 { -number.min(127) } else { number.min(128) }) as u8
+}
+
+/// The code of the level of [`DYNAMIC_UNSIGNED`] nearest to `value`, up to 1, but at least 1 for a
+/// positive value; 0 for a negative one.
+#[inline(always)]
+pub fn dynamic_unsigned_nearest(value: f32) -> u8 {
+    positive(value, UNSIGNED_LINES.nearest(value.max(0.0)))
+}
+
+/// The code of one of the two levels of [`DYNAMIC_UNSIGNED`] around `value`, under the same rule.
+#[inline(always)]
+pub fn dynamic_unsigned_stochastic(value: f32, random: u32) -> u8 {
+    positive(value, UNSIGNED_LINES.stochastic(value.max(0.0), random))
+}
+
+#[inline(always)]
+fn positive(value: f32, number: i32) -> u8 {
+    number.max(i32::from(value > 0.0)).min(255) as u8
+}
+
+/// Codes values times `inverse` in [`DYNAMIC`]: 0 to 1 in size.
+pub fn encode_dynamic(
+    level: Level,
+    values: &[f32],
+    inverse: f32,
+    codes: &mut [u8],
+    rounding: Rounding,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512(level) {
+        // SAFETY: the machine has the instructions.
+        return unsafe {
+            avx512::encode_dynamic::<false>(&SIGNED_LINES, values, inverse, codes, rounding)
+        };
+    }
+    encode_each(level, values, inverse, codes, rounding, dynamic_nearest, dynamic_stochastic);
+}
+
+/// Codes values times `inverse` in [`DYNAMIC_UNSIGNED`]: up to 1.
+pub fn encode_dynamic_unsigned(
+    level: Level,
+    values: &[f32],
+    inverse: f32,
+    codes: &mut [u8],
+    rounding: Rounding,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512(level) {
+        // SAFETY: the machine has the instructions.
+        return unsafe {
+            avx512::encode_dynamic::<true>(&UNSIGNED_LINES, values, inverse, codes, rounding)
+        };
+    }
+    let (nearest, stochastic) = (dynamic_unsigned_nearest, dynamic_unsigned_stochastic);
+    encode_each(level, values, inverse, codes, rounding, nearest, stochastic);
+}
+
+multiversion! {
+    fn encode_each<N: Fn(f32) -> u8, S: Fn(f32, u32) -> u8>(
+        values: &[f32],
+        inverse: f32,
+        codes: &mut [u8],
+        rounding: Rounding,
+        nearest: N,
+        stochastic: S,
+    ) {
+        match rounding {
+            Rounding::Nearest => {
+                pack::from_values::<8, false>(values, codes, |_, x| nearest(x * inverse));
+            }
+            Rounding::Stochastic { key, first_index } => {
+                let draws = Draws::new(key, first_index);
+                let code = |i, x: f32| stochastic(x * inverse, draws.at(i));
+                pack::from_values::<8, false>(values, codes, code);
+            }
+        }
+    }
+}
+
+/// Decodes codes of a table of 256 levels, times `scale`.
+pub fn decode_table(
+    level: Level,
+    levels: &[f32; 256],
+    codes: &[u8],
+    scale: f32,
+    values: &mut [f32],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx512(level) {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::decode_table(levels, codes, scale, values) };
+    }
+    for (code, value) in codes.iter().zip(values) {
+        *value = levels[usize::from(*code)] * scale;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512(level: Level) -> bool {
+    level.min(Level::detect()) >= Level::Avx512
+}
+
+/// Codes values times `inverse` in [`NF4`], the first of two in the high bits.
+pub fn encode_nf4(
+    level: Level,
+    values: &[f32],
+    inverse: f32,
+    bytes: &mut [u8],
+    rounding: Rounding,
+) {
+    #[cfg(target_arch = "x86_64")]
+    let (values, bytes, rounding) = if has_avx512(level) {
+        let (whole, rest) = values.as_chunks();
+        let (tiles, tail) = bytes.split_at_mut(whole.len() * avx512::TILE / 2);
+        for (i, (values, bytes)) in whole.iter().zip(tiles.as_chunks_mut().0).enumerate() {
+            let rounding = rounding.advance(i * avx512::TILE);
+            // SAFETY: the machine has the instructions.
+            unsafe { avx512::encode_nf4(values, inverse, bytes, rounding) };
+        }
+        (rest, tail, rounding.advance(whole.len() * avx512::TILE))
+    } else {
+        (values, bytes, rounding)
+    };
+    if !values.is_empty() {
+        encode_nf4_plainly(level, values, inverse, bytes, rounding);
+    }
+}
+
+multiversion! {
+    fn encode_nf4_plainly(values: &[f32], inverse: f32, bytes: &mut [u8], rounding: Rounding) {
+        match rounding {
+            Rounding::Nearest => {
+                pack::from_values::<4, true>(values, bytes, |_, x| nf4_nearest(x * inverse));
+            }
+            Rounding::Stochastic { key, first_index } => {
+                let draws = Draws::new(key, first_index);
+                let code = |i, x: f32| nf4_stochastic(x * inverse, draws.at(i));
+                pack::from_values::<4, true>(values, bytes, code);
+            }
+        }
+    }
+}
+
+/// Decodes [`NF4`], times `scale`.
+pub fn decode_nf4(level: Level, bytes: &[u8], scale: f32, values: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    let (bytes, values) = if has_avx512(level) {
+        let (whole, rest) = values.as_chunks_mut();
+        let (tiles, tail) = bytes.split_at(whole.len() * avx512::TILE / 2);
+        for (values, bytes) in whole.iter_mut().zip(tiles.as_chunks().0) {
+            // SAFETY: the machine has the instructions.
+            unsafe { avx512::decode_nf4(bytes, scale, values) };
+        }
+        (tail, rest)
+    } else {
+        (bytes, values)
+    };
+    let _ = level;
+    pack::to_values::<4, true>(bytes, values, |code| NF4[usize::from(code & 15)] * scale);
+}
+
+/// Midpoints of the levels of [`NF4`].
+pub(crate) const NF4_MIDPOINTS: [f32; 15] = {
+    let mut midpoints = [0.0; 15];
+    let mut i = 0;
+    while i < 15 {
+        midpoints[i] = (NF4[i] + NF4[i + 1]) / 2.0;
+        i += 1;
+    }
+    midpoints
+};
+
+/// Slope and offset of the place between each level of [`NF4`] and the next.
+pub(crate) static NF4_LINES: [[f32; 16]; 2] = {
+    let [mut slope, mut offset] = [[0.0; 16]; 2];
+    let mut i = 0;
+    while i < 16 {
+        // From the last level on there is nothing to go to.
+        let gap = if i < 15 { NF4[i + 1] as f64 - NF4[i] as f64 } else { f64::INFINITY };
+        slope[i] = (PARTS as f64 / gap) as f32;
+        offset[i] = (i as f64 * PARTS as f64 - NF4[i] as f64 * PARTS as f64 / gap) as f32;
+        i += 1;
+    }
+    [slope, offset]
+};
+
+/// The code of the level of [`NF4`] nearest to `value`, from -1 to 1; ties go down.
+#[inline(always)]
+pub fn nf4_nearest(value: f32) -> u8 {
+    NF4_MIDPOINTS.iter().map(|midpoint| u8::from(value > *midpoint)).sum()
+}
+
+/// The code of one of the two levels of [`NF4`] around `value`, from -1 to 1, the upper with the
+/// probability of the fraction, to 12 bits. Levels stay.
+#[inline(always)]
+pub fn nf4_stochastic(value: f32, random: u32) -> u8 {
+    let below: u8 = NF4[1..].iter().map(|level| u8::from(value >= *level)).sum();
+    let [slope, offset] = NF4_LINES.each_ref().map(|line| line[usize::from(below & 15)]);
+    let place = int::nearest(value * slope + offset);
+    // A value just below -1, by the rounding of its scale, has no level below it.
+    ((place.max(0) + (random >> DRAW_SHIFT) as i32) / PARTS).min(15) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::bits32;
+
+    type Coder = (&'static [f32], fn(f32) -> u8, fn(f32, u32) -> u8);
+
+    const CODERS: [Coder; 3] = [
+        (&DYNAMIC, dynamic_nearest, dynamic_stochastic),
+        (&DYNAMIC_UNSIGNED, dynamic_unsigned_nearest, dynamic_unsigned_stochastic),
+        (&NF4, nf4_nearest, nf4_stochastic),
+    ];
+
+    #[test]
+    fn the_maps_have_the_known_levels() {
+        for map in [&DYNAMIC, &DYNAMIC_UNSIGNED] {
+            assert!(map.windows(2).all(|pair| pair[0] < pair[1]), "ascending");
+        }
+        assert_eq!((DYNAMIC[0], DYNAMIC[127], DYNAMIC[128]), (-0.992_968_74, 0.0, 5.500_000_4e-7));
+        assert_eq!((DYNAMIC_UNSIGNED[0], DYNAMIC_UNSIGNED[1]), (0.0, 3.250_000_3e-7));
+        assert_eq!(DYNAMIC_UNSIGNED[253..], [0.989_453_1, 0.996_484_4, 1.0]);
+    }
+
+    #[test]
+    fn every_level_survives_both_roundings() {
+        for (levels, nearest, stochastic) in CODERS {
+            for (code, level) in levels.iter().enumerate() {
+                assert_eq!(usize::from(nearest(*level)), code, "{level:e}");
+                for random in [0, u32::MAX] {
+                    assert_eq!(usize::from(stochastic(*level, random)), code, "{level:e}");
+                }
+            }
+        }
+    }
+
+    /// Around every midpoint, where a place that is off by a little would show.
+    #[test]
+    fn nearest_is_nearest() {
+        for (levels, nearest, _) in CODERS {
+            for (code, pair) in levels.windows(2).enumerate() {
+                let midpoint = (pair[0] + pair[1]) / 2.0;
+                let [below, above] = [midpoint.next_down(), midpoint.next_up()];
+                let expected = if pair[0] == 0.0 && levels[0] == 0.0 { 1 } else { code };
+                assert_eq!(usize::from(nearest(below)), expected, "below {midpoint:e}");
+                assert_eq!(usize::from(nearest(above)), code + 1, "above {midpoint:e}");
+                for i in 0..1000 {
+                    let share = i as f32 / 1000.0;
+                    let value = pair[0] + share * (pair[1] - pair[0]);
+                    if value == midpoint {
+                        continue;
+                    }
+                    let expected = code + usize::from(value > midpoint);
+                    let floor = usize::from(levels[0] == 0.0 && value > 0.0);
+                    assert_eq!(usize::from(nearest(value)), expected.max(floor), "{value:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stochastic_takes_the_neighbours_with_the_mean_of_the_value() {
+        for (levels, _, stochastic) in CODERS {
+            for (code, pair) in levels.windows(2).enumerate() {
+                let value = pair[0] + 0.3 * (pair[1] - pair[0]);
+                if levels[0] == 0.0 && code == 0 {
+                    continue;
+                }
+                let n = 4000;
+                let up = (0..n).filter(|i| {
+                    let drawn = usize::from(stochastic(value, bits32(9, *i)));
+                    assert!(drawn == code || drawn == code + 1, "{value:e}: {drawn}");
+                    drawn == code + 1
+                });
+                let up = up.count() as f64 / n as f64;
+                // Five deviations, for there are hundreds of levels.
+                assert!((up - 0.3).abs() < 5.0 * (0.21 / n as f64).sqrt(), "{value:e}: {up}");
+            }
+        }
+    }
+
+    /// All 2^32 would take minutes: every size to 14 bits of fraction, with the ones beside it.
+    #[test]
+    fn levels_agree_on_every_size() {
+        let bits = (0..0x3f80_0000 >> 9).flat_map(|upper: u32| [upper << 9, (upper << 9) + 1]);
+        let values: Vec<f32> = bits.map(f32::from_bits).flat_map(|x| [x, -x]).collect();
+        for rounding in [Rounding::Nearest, Rounding::Stochastic { key: 1, first_index: 7 }] {
+            let coded = |encode: Encode, level| {
+                let mut codes = vec![0; values.len()];
+                encode(level, &values, 1.0, &mut codes, rounding);
+                codes
+            };
+            for encode in [encode_dynamic as Encode, encode_dynamic_unsigned, encode_nf4] {
+                let expected = coded(encode, Level::Portable);
+                for level in Level::available() {
+                    let ours = coded(encode, level);
+                    let wrong = ours.iter().zip(&expected).position(|(a, b)| a != b);
+                    assert_eq!(wrong.map(|i| (values[i], ours[i], expected[i])), None, "{level:?}");
+                }
+            }
+        }
+    }
+
+    type Encode = fn(Level, &[f32], f32, &mut [u8], Rounding);
+
+    #[test]
+    fn nothing_positive_becomes_zero_without_a_sign() {
+        for value in [f32::MIN_POSITIVE, f32::from_bits(1), 1e-9, 1.6e-7] {
+            assert_eq!(dynamic_unsigned_nearest(value), 1);
+            assert_eq!(dynamic_unsigned_stochastic(value, 0), 1);
+        }
+        assert_eq!([-0.5, -0.0, 0.0].map(dynamic_unsigned_nearest), [0; 3]);
+        assert_eq!([-1.0, 1.0].map(dynamic_nearest), [0, 255]);
+    }
 }

@@ -16,13 +16,10 @@ pub fn nearest(scaled: f32) -> i32 {
 /// Integers stay. `random` has 32 random bits; for sizes below 2^15.
 #[inline(always)]
 pub fn stochastic(scaled: f32, random: u32) -> i32 {
-    fixed(scaled).wrapping_add((random >> 16) as i32) >> 16
-}
-
-/// `scaled` in units of 2^-16.
-#[inline(always)]
-fn fixed(scaled: f32) -> i32 {
-    (scaled * 65536.0) as i32
+    // Whole and fraction apart: a cast of their sum would have to mind numbers out of range.
+    let whole = nearest(scaled);
+    let fraction = nearest((scaled - whole as f32) * 65536.0);
+    whole.wrapping_add(fraction.wrapping_add((random >> 16) as i32) >> 16)
 }
 
 /// The integer in the lowest `BITS` bits, in two's complement.

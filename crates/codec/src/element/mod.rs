@@ -3,6 +3,8 @@
 //! A code that needs a scale takes the value already divided by it, and gives the value still to
 //! be multiplied by it.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod bf16;
 pub mod codebook;
 pub mod f16;

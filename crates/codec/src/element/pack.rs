@@ -2,8 +2,8 @@
 //!
 //! Only bitsandbytes has the first of two nibbles on top: `HIGH_FIRST`.
 
-/// Codes packed at once: a tile stays in registers.
-const TILE: usize = 64;
+/// Codes made at once, between the arithmetic and the packing: few enough for the first cache.
+const TILE: usize = 256;
 
 /// Packs `code(i, value)` of each value; spare bits of the last byte are zero.
 #[inline(always)]
@@ -13,27 +13,25 @@ pub fn from_values<const BITS: usize, const HIGH_FIRST: bool>(
     code: impl Fn(u32, f32) -> u8,
 ) {
     if BITS == 8 {
-        for (i, (value, byte)) in values.iter().zip(bytes).enumerate() {
-            *byte = code(i as u32, *value);
-        }
-        return;
+        return each_code(0, values, bytes, code);
     }
-    let (whole, rest) = values.as_chunks::<TILE>();
-    let (tiles, tail) = bytes.split_at_mut((whole.len() * TILE * BITS / 8).min(bytes.len()));
-    for (t, (values, bytes)) in whole.iter().zip(tiles.chunks_exact_mut(8 * BITS)).enumerate() {
-        let mut codes = [0; TILE];
-        for i in 0..TILE {
-            codes[i] = code((t * TILE + i) as u32, values[i]);
-        }
-        pack_tile::<BITS, HIGH_FIRST>(&codes, bytes);
+    let mut codes = [0; TILE];
+    for (t, (values, bytes)) in
+        values.chunks(TILE).zip(bytes.chunks_mut(TILE * BITS / 8)).enumerate()
+    {
+        each_code((t * TILE) as u32, values, &mut codes, &code);
+        // The codes of a longer tile before this one are not its own.
+        let end = values.len().next_multiple_of(8);
+        codes[values.len()..end].fill(0);
+        pack_codes::<BITS, HIGH_FIRST>(&codes[..end], bytes);
     }
-    if !rest.is_empty() {
-        let mut codes = [0; TILE];
-        let first = (whole.len() * TILE) as u32;
-        for (i, (value, slot)) in rest.iter().zip(&mut codes).enumerate() {
-            *slot = code(first + i as u32, *value);
-        }
-        pack_tile::<BITS, HIGH_FIRST>(&codes, tail);
+}
+
+/// A loop of unknown length: one of known length is unrolled before it is vectorised, and badly.
+#[inline(always)]
+fn each_code(first: u32, values: &[f32], codes: &mut [u8], code: impl Fn(u32, f32) -> u8) {
+    for ((value, slot), i) in values.iter().zip(codes).zip(first..) {
+        *slot = code(i, *value);
     }
 }
 
@@ -45,32 +43,25 @@ pub fn to_values<const BITS: usize, const HIGH_FIRST: bool>(
     value: impl Fn(u8) -> f32,
 ) {
     if BITS == 8 {
-        for (byte, slot) in bytes.iter().zip(values) {
-            *slot = value(*byte);
-        }
-        return;
+        return each_value(bytes, values, value);
     }
-    let (whole, rest) = values.as_chunks_mut::<TILE>();
-    let (tiles, tail) = bytes.split_at((whole.len() * TILE * BITS / 8).min(bytes.len()));
-    for (values, bytes) in whole.iter_mut().zip(tiles.chunks_exact(8 * BITS)) {
-        let mut codes = [0; TILE];
-        unpack_tile::<BITS, HIGH_FIRST>(bytes, &mut codes);
-        for i in 0..TILE {
-            values[i] = value(codes[i]);
-        }
+    let mut codes = [0; TILE];
+    for (values, bytes) in values.chunks_mut(TILE).zip(bytes.chunks(TILE * BITS / 8)) {
+        unpack_codes::<BITS, HIGH_FIRST>(bytes, &mut codes);
+        each_value(&codes, values, &value);
     }
-    if !rest.is_empty() {
-        let mut codes = [0; TILE];
-        unpack_tile::<BITS, HIGH_FIRST>(tail, &mut codes);
-        for (slot, code) in rest.iter_mut().zip(codes) {
-            *slot = value(code);
-        }
+}
+
+#[inline(always)]
+fn each_value(codes: &[u8], values: &mut [f32], value: impl Fn(u8) -> f32) {
+    for (code, slot) in codes.iter().zip(values) {
+        *slot = value(*code);
     }
 }
 
 /// Packs as many of the codes as `bytes` has room for; bits above the code are cut off.
 #[inline(always)]
-fn pack_tile<const BITS: usize, const HIGH_FIRST: bool>(codes: &[u8; TILE], bytes: &mut [u8]) {
+fn pack_codes<const BITS: usize, const HIGH_FIRST: bool>(codes: &[u8], bytes: &mut [u8]) {
     match BITS {
         2 => {
             for (codes, byte) in codes.as_chunks::<4>().0.iter().zip(bytes) {
@@ -86,19 +77,35 @@ fn pack_tile<const BITS: usize, const HIGH_FIRST: bool>(codes: &[u8; TILE], byte
             }
         }
         _ => {
-            for (codes, bytes) in codes.as_chunks::<4>().0.iter().zip(bytes.chunks_mut(3)) {
-                let codes = u32::from_le_bytes(*codes) & 0x3f3f_3f3f;
-                let [a, b] = [codes & 0x3f, codes >> 2 & 0xfc0];
-                let packed = a | b | codes >> 4 & 0x3_f000 | codes >> 6 & 0xfc_0000;
-                bytes.copy_from_slice(&packed.to_le_bytes()[..bytes.len()]);
+            for (codes, bytes) in codes.as_chunks().0.iter().zip(bytes.chunks_mut(3)) {
+                let packed = pack_six(*codes);
+                match bytes.as_chunks_mut() {
+                    ([bytes], _) => *bytes = packed,
+                    (_, bytes) => bytes.copy_from_slice(&packed[..bytes.len()]),
+                }
             }
         }
     }
 }
 
+#[inline(always)]
+fn pack_six(codes: [u8; 4]) -> [u8; 3] {
+    let codes = u32::from_le_bytes(codes) & 0x3f3f_3f3f;
+    let lower = codes & 0x3f | codes >> 2 & 0xfc0;
+    let [a, b, c, _] = (lower | codes >> 4 & 0x3_f000 | codes >> 6 & 0xfc_0000).to_le_bytes();
+    [a, b, c]
+}
+
+#[inline(always)]
+fn unpack_six([a, b, c]: [u8; 3]) -> [u8; 4] {
+    let word = u32::from_le_bytes([a, b, c, 0]);
+    let lower = word & 0x3f | word << 2 & 0x3f00;
+    (lower | word << 4 & 0x3f_0000 | word << 6 & 0x3f00_0000).to_le_bytes()
+}
+
 /// Unpacks the codes that `bytes` has; the rest stays.
 #[inline(always)]
-fn unpack_tile<const BITS: usize, const HIGH_FIRST: bool>(bytes: &[u8], codes: &mut [u8; TILE]) {
+fn unpack_codes<const BITS: usize, const HIGH_FIRST: bool>(bytes: &[u8], codes: &mut [u8; TILE]) {
     match BITS {
         2 => {
             for (codes, byte) in codes.as_chunks_mut::<4>().0.iter_mut().zip(bytes) {
@@ -116,10 +123,7 @@ fn unpack_tile<const BITS: usize, const HIGH_FIRST: bool>(bytes: &[u8], codes: &
         }
         _ => {
             for (codes, bytes) in codes.as_chunks_mut::<4>().0.iter_mut().zip(bytes.chunks(3)) {
-                let mut word = [0; 4];
-                word[..bytes.len()].copy_from_slice(bytes);
-                let word = u32::from_le_bytes(word);
-                *codes = [0, 6, 12, 18].map(|shift| (word >> shift & 0x3f) as u8);
+                *codes = unpack_six([0, 1, 2].map(|i| bytes.get(i).copied().unwrap_or(0)));
             }
         }
     }

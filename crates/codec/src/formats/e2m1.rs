@@ -6,8 +6,8 @@
 //! codes under cheaper scales.
 
 use super::scaled::{BlockCode, decode_scaled, encode_scaled};
-use crate::Rounding;
 use crate::element::minifloat::E2M1;
+use crate::{Level, Rounding};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct E2M1Scaled;
@@ -19,7 +19,13 @@ impl BlockCode for E2M1Scaled {
     const BITS: usize = 4;
 
     #[inline(always)]
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding) {
+    fn encode_block(
+        _level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    ) {
         encode_scaled::<4, false>(
             values,
             E2M1::MAX,
@@ -32,7 +38,7 @@ impl BlockCode for E2M1Scaled {
     }
 
     #[inline(always)]
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]) {
+    fn decode_block(_level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
         decode_scaled::<4, false>(head, codes, values, E2M1::value);
     }
 }

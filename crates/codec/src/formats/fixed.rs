@@ -61,7 +61,7 @@ fn tensor_scale(header: &[u8]) -> f32 {
 }
 
 multiversion! {
-    fn encode_blocks<C: FixedCode>(
+    pub(super) fn encode_blocks<C: FixedCode>(
         tensor: f32,
         src: &[f32],
         dst: &mut [u8],
@@ -75,7 +75,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn decode_blocks<C: FixedCode>(tensor: f32, src: &[u8], dst: &mut [f32]) {
+    pub(super) fn decode_blocks<C: FixedCode>(tensor: f32, src: &[u8], dst: &mut [f32]) {
         for (block, values) in src.chunks_exact(C::BYTES).zip(dst.chunks_mut(C::VALUES)) {
             C::decode_block(tensor, block, values);
         }

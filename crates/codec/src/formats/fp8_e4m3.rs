@@ -6,8 +6,8 @@
 //! Source: Micikevicius et al., FP8 Formats for Deep Learning (arXiv 2209.05433).
 
 use super::scaled::{BlockCode, decode_scaled, encode_scaled};
-use crate::Rounding;
 use crate::element::minifloat::E4M3;
+use crate::{Level, Rounding};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fp8E4M3;
@@ -19,7 +19,13 @@ impl BlockCode for Fp8E4M3 {
     const BITS: usize = 8;
 
     #[inline(always)]
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding) {
+    fn encode_block(
+        _level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    ) {
         encode_scaled::<8, false>(
             values,
             E4M3::MAX,
@@ -32,7 +38,7 @@ impl BlockCode for Fp8E4M3 {
     }
 
     #[inline(always)]
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]) {
+    fn decode_block(_level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
         decode_scaled::<8, false>(head, codes, values, E4M3::value);
     }
 }

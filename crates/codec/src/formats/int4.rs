@@ -5,8 +5,8 @@
 //! Block 64: 36 bytes, the scale first: 4.5 bits per value; `int4/256`: 4.125 bits.
 
 use super::scaled::{BlockCode, decode_scaled, encode_scaled};
-use crate::Rounding;
 use crate::element::int;
+use crate::{Level, Rounding};
 
 const TOP: f32 = 7.0;
 
@@ -20,7 +20,13 @@ impl BlockCode for Int4 {
     const BITS: usize = 4;
 
     #[inline(always)]
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding) {
+    fn encode_block(
+        _level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    ) {
         encode_scaled::<4, false>(
             values,
             TOP,
@@ -33,7 +39,7 @@ impl BlockCode for Int4 {
     }
 
     #[inline(always)]
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]) {
+    fn decode_block(_level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
         decode_scaled::<4, false>(head, codes, values, |code| int::sign_extend::<4>(code) as f32);
     }
 }

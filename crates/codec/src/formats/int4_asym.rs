@@ -7,9 +7,9 @@
 //! values after an activation; the error at the ends may reach a whole step, for zero is rounded.
 
 use super::scaled::{BlockCode, Scale};
-use crate::Rounding;
 use crate::element::{int, pack};
 use crate::rng::Draws;
+use crate::{Level, Rounding};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Int4Asym;
@@ -22,7 +22,13 @@ impl BlockCode for Int4Asym {
     const HEAD_BYTES: usize = 5;
 
     #[inline(always)]
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding) {
+    fn encode_block(
+        _level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    ) {
         let finite = super::scaled::largest(values).is_finite();
         let lo = values.iter().fold(0.0f32, |min, x| if *x < min { *x } else { min });
         let hi = values.iter().fold(0.0f32, |max, x| if *x > max { *x } else { max });
@@ -52,7 +58,7 @@ impl BlockCode for Int4Asym {
     }
 
     #[inline(always)]
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]) {
+    fn decode_block(_level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
         let scale = Scale::read(head);
         let zero = i32::from(head[4]);
         pack::to_values::<4, false>(codes, values, |code| (i32::from(code) - zero) as f32 * scale);

@@ -6,8 +6,8 @@
 //! Between `int8` and `int4`, for keys and values that int4 spoils.
 
 use super::scaled::{BlockCode, decode_scaled, encode_scaled};
-use crate::Rounding;
 use crate::element::int;
+use crate::{Level, Rounding};
 
 const TOP: f32 = 31.0;
 
@@ -21,7 +21,13 @@ impl BlockCode for Int6 {
     const BITS: usize = 6;
 
     #[inline(always)]
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding) {
+    fn encode_block(
+        _level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    ) {
         encode_scaled::<6, false>(
             values,
             TOP,
@@ -34,7 +40,7 @@ impl BlockCode for Int6 {
     }
 
     #[inline(always)]
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]) {
+    fn decode_block(_level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
         decode_scaled::<6, false>(head, codes, values, |code| int::sign_extend::<6>(code) as f32);
     }
 }

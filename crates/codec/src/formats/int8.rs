@@ -9,7 +9,7 @@
 
 use super::scaled::{BlockCode, Scaled, decode_scaled, encode_scaled};
 use crate::element::int;
-use crate::{Format, Rounding, Sign};
+use crate::{Format, Level, Rounding, Sign};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Int8;
@@ -25,7 +25,13 @@ impl BlockCode for Int8 {
     }
 
     #[inline(always)]
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding) {
+    fn encode_block(
+        _level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    ) {
         encode_scaled::<8, false>(
             values,
             127.0,
@@ -38,7 +44,7 @@ impl BlockCode for Int8 {
     }
 
     #[inline(always)]
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]) {
+    fn decode_block(_level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
         decode_scaled::<8, false>(head, codes, values, |code| f32::from(code as i8));
     }
 }
@@ -59,7 +65,13 @@ impl BlockCode for Int8Unsigned {
     }
 
     #[inline(always)]
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding) {
+    fn encode_block(
+        _level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    ) {
         let least = |x: f32| i32::from(x > 0.0);
         encode_scaled::<8, false>(
             values,
@@ -73,7 +85,7 @@ impl BlockCode for Int8Unsigned {
     }
 
     #[inline(always)]
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]) {
+    fn decode_block(_level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
         decode_scaled::<8, false>(head, codes, values, f32::from);
     }
 }

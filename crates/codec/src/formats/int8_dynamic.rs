@@ -1,7 +1,7 @@
 //! `int8-dynamic`: 8-bit codes of seven decades, an f32 absmax for every 256 values.
 //!
 //! code = the level nearest to x / absmax, value = level * absmax. The 256 levels (see
-//! [`codebook`]) reach from 5.5e-7 to 1, finer where they are larger, so that values far below the
+//! [`codebook`](crate::element::codebook)) reach from 5.5e-7 to 1, finer where they are larger, so that values far below the
 //! largest of their block keep some digits: what linear codes make 0 in second moments.
 //! Block 256: 260 bytes, the absmax first: 8.125 bits per value; `int8-dynamic/2048`: 8.016 bits.
 //! `unsigned`: twice as many positive levels, from 3.25e-7. A positive value never becomes 0: it
@@ -11,9 +11,11 @@
 //! Source: Dettmers et al., 8-bit Optimizers via Block-wise Quantization (arXiv 2110.02861); maps
 //! and codes are those of bitsandbytes.
 
-use super::scaled::{BlockCode, Scaled, decode_scaled, encode_scaled};
-use crate::element::codebook::{self, DYNAMIC, DYNAMIC_UNSIGNED};
-use crate::{Format, Rounding, Sign};
+use super::scaled::{BlockCode, Scale, Scaled, write_scale};
+use crate::element::codebook::{
+    DYNAMIC, DYNAMIC_UNSIGNED, decode_table, encode_dynamic, encode_dynamic_unsigned,
+};
+use crate::{Format, Level, Rounding, Sign};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Int8Dynamic;
@@ -29,21 +31,21 @@ impl BlockCode for Int8Dynamic {
     }
 
     #[inline(always)]
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding) {
-        encode_scaled::<8, false>(
-            values,
-            1.0,
-            head,
-            codes,
-            rounding,
-            |x| codebook::nearest(&DYNAMIC, x),
-            |x, random| codebook::stochastic(&DYNAMIC, x, random),
-        );
+    fn encode_block(
+        level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    ) {
+        if let Some(inverse) = write_scale(values, 1.0, head, codes) {
+            encode_dynamic(level, values, inverse, codes, rounding);
+        }
     }
 
     #[inline(always)]
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]) {
-        decode_scaled::<8, false>(head, codes, values, |code| DYNAMIC[usize::from(code)]);
+    fn decode_block(level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
+        decode_table(level, &DYNAMIC, codes, Scale::read(head), values);
     }
 }
 
@@ -63,22 +65,21 @@ impl BlockCode for Int8DynamicUnsigned {
     }
 
     #[inline(always)]
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding) {
-        let least = |x: f32| u8::from(x > 0.0);
-        encode_scaled::<8, false>(
-            values,
-            1.0,
-            head,
-            codes,
-            rounding,
-            |x| codebook::nearest(&DYNAMIC_UNSIGNED, x).max(least(x)),
-            |x, random| codebook::stochastic(&DYNAMIC_UNSIGNED, x, random).max(least(x)),
-        );
+    fn encode_block(
+        level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    ) {
+        if let Some(inverse) = write_scale(values, 1.0, head, codes) {
+            encode_dynamic_unsigned(level, values, inverse, codes, rounding);
+        }
     }
 
     #[inline(always)]
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]) {
-        decode_scaled::<8, false>(head, codes, values, |code| DYNAMIC_UNSIGNED[usize::from(code)]);
+    fn decode_block(level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
+        decode_table(level, &DYNAMIC_UNSIGNED, codes, Scale::read(head), values);
     }
 }
 

@@ -26,7 +26,6 @@ mod tq2_0;
 pub use bf16::Bf16;
 pub use f16::F16;
 pub use f32::F32;
-pub use q8_0::Q8_0;
 
 pub(crate) use e2m1::E2M1Scaled;
 pub(crate) use fixed::Fixed;
@@ -42,7 +41,11 @@ pub(crate) use mxfp4::Mxfp4;
 pub(crate) use nf4::Nf4;
 pub(crate) use nf4_dq::Nf4Dq;
 pub(crate) use nvfp4::Nvfp4;
+pub(crate) use q8_0::Q8_0;
 pub(crate) use scaled::Scaled;
 pub(crate) use ternary::Ternary;
 pub(crate) use tq1_0::Tq1_0;
 pub(crate) use tq2_0::Tq2_0;
+
+#[cfg(test)]
+mod levels;

@@ -6,9 +6,9 @@
 //! Source: Dettmers et al., QLoRA (arXiv 2305.14314); levels and codes are those of bitsandbytes,
 //! which keeps the absmaxes in an array of their own.
 
-use super::scaled::{BlockCode, decode_scaled, encode_scaled};
-use crate::Rounding;
-use crate::element::codebook::{self, NF4};
+use super::scaled::{BlockCode, Scale, write_scale};
+use crate::element::codebook::{decode_nf4, encode_nf4};
+use crate::{Level, Rounding};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Nf4;
@@ -20,20 +20,20 @@ impl BlockCode for Nf4 {
     const BITS: usize = 4;
 
     #[inline(always)]
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding) {
-        encode_scaled::<4, true>(
-            values,
-            1.0,
-            head,
-            codes,
-            rounding,
-            |x| codebook::nearest(&NF4, x),
-            |x, random| codebook::stochastic(&NF4, x, random),
-        );
+    fn encode_block(
+        level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    ) {
+        if let Some(inverse) = write_scale(values, 1.0, head, codes) {
+            encode_nf4(level, values, inverse, codes, rounding);
+        }
     }
 
     #[inline(always)]
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]) {
-        decode_scaled::<4, true>(head, codes, values, |code| NF4[usize::from(code & 15)]);
+    fn decode_block(level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
+        decode_nf4(level, codes, Scale::read(head), values);
     }
 }

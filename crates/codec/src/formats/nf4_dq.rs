@@ -9,10 +9,8 @@
 //! values of a block are cut off). A value that is no number makes its whole group NaN.
 //! Source: Dettmers et al., QLoRA (arXiv 2305.14314); codes are those of bitsandbytes.
 
-use super::scaled::{Scale, largest};
-use crate::element::codebook::{self, DYNAMIC, NF4};
-use crate::element::pack;
-use crate::rng::Draws;
+use super::scaled::{Scale, largest, write_scale};
+use crate::element::codebook::{DYNAMIC, decode_nf4, decode_table, encode_dynamic, encode_nf4};
 use crate::{Codec, Layout, Level, Rounding, multiversion};
 
 /// Values under one absmax.
@@ -58,71 +56,61 @@ fn group_bytes(values: usize) -> usize {
     4 + values.div_ceil(BLOCK) + values.div_ceil(2)
 }
 
-multiversion! {
-    fn encode_groups(mean: f32, src: &[f32], dst: &mut [u8], rounding: Rounding) {
-        let groups = src.chunks(GROUP).zip(dst.chunks_mut(group_bytes(GROUP)));
-        for (i, (values, bytes)) in groups.enumerate() {
-            encode_group(mean, values, bytes, rounding.advance(i * GROUP));
+pub(super) fn encode_groups(
+    level: Level,
+    mean: f32,
+    src: &[f32],
+    dst: &mut [u8],
+    rounding: Rounding,
+) {
+    let groups = src.chunks(GROUP).zip(dst.chunks_mut(group_bytes(GROUP)));
+    for (i, (values, bytes)) in groups.enumerate() {
+        encode_group(level, mean, values, bytes, rounding.advance(i * GROUP));
+    }
+}
+
+pub(super) fn decode_groups(level: Level, mean: f32, src: &[u8], dst: &mut [f32]) {
+    for (bytes, values) in src.chunks(group_bytes(GROUP)).zip(dst.chunks_mut(GROUP)) {
+        let (head, rest) = bytes.split_at(4);
+        let (coded, codes) = rest.split_at(values.len().div_ceil(BLOCK));
+        let mut absmaxes = [0.0; BLOCKS];
+        decode_table(level, &DYNAMIC, coded, Scale::read(head), &mut absmaxes);
+        let blocks = codes.chunks(BLOCK / 2).zip(values.chunks_mut(BLOCK));
+        for ((codes, values), absmax) in blocks.zip(absmaxes) {
+            decode_nf4(level, codes, absmax + mean, values);
         }
     }
 }
 
-multiversion! {
-    fn decode_groups(mean: f32, src: &[u8], dst: &mut [f32]) {
-        for (bytes, values) in src.chunks(group_bytes(GROUP)).zip(dst.chunks_mut(GROUP)) {
-            let (head, rest) = bytes.split_at(4);
-            let (absmaxes, codes) = rest.split_at(values.len().div_ceil(BLOCK));
-            let scale = Scale::read(head);
-            let blocks = codes.chunks(BLOCK / 2).zip(values.chunks_mut(BLOCK));
-            for (absmax, (codes, values)) in absmaxes.iter().zip(blocks) {
-                let absmax = DYNAMIC[usize::from(*absmax)] * scale + mean;
-                let value = |code: u8| NF4[usize::from(code & 15)] * absmax;
-                pack::to_values::<4, true>(codes, values, value);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn encode_group(mean: f32, values: &[f32], bytes: &mut [u8], rounding: Rounding) {
+fn encode_group(level: Level, mean: f32, values: &[f32], bytes: &mut [u8], rounding: Rounding) {
     let (head, rest) = bytes.split_at_mut(4);
     let blocks = values.len().div_ceil(BLOCK);
     let (coded, codes) = rest.split_at_mut(blocks);
-    let mut absmaxes = [0.0; BLOCKS];
-    for (values, absmax) in values.chunks(BLOCK).zip(&mut absmaxes) {
-        *absmax = largest(values);
-    }
-    let mut deviations = absmaxes.map(|absmax| absmax - mean);
-    deviations[blocks..].fill(0.0);
-    let Some(Scale { value, inverse }) = Scale::of(&deviations, 1.0) else {
-        head.copy_from_slice(&f32::NAN.to_le_bytes());
-        (coded.fill(0), codes.fill(0));
-        return;
+    let mut exact = [0.0; BLOCKS];
+    largest_sizes(level, values, &mut exact[..blocks]);
+    let deviations = exact.map(|absmax| absmax - mean);
+    let deviations = &deviations[..blocks];
+    let Some(inverse) = write_scale(deviations, 1.0, head, codes) else {
+        return coded.fill(0);
     };
-    head.copy_from_slice(&value.to_le_bytes());
+    encode_dynamic(level, deviations, inverse, coded, Rounding::Nearest);
+    let mut believed = [0.0; BLOCKS];
+    decode_table(level, &DYNAMIC, coded, Scale::read(head), &mut believed);
     let blocks = values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK / 2));
     for (i, (values, codes)) in blocks.enumerate() {
-        coded[i] = codebook::nearest(&DYNAMIC, deviations[i] * inverse);
-        let absmax = DYNAMIC[usize::from(coded[i])] * value + mean;
-        encode_block(values, absmaxes[i], absmax, codes, rounding.advance(i * BLOCK));
+        let absmax = match rounding {
+            Rounding::Nearest => exact[i],
+            Rounding::Stochastic { .. } => (believed[i] + mean).max(0.0),
+        };
+        let inverse = Scale::of_largest(absmax, 1.0).map_or(0.0, |scale| scale.inverse);
+        encode_nf4(level, values, inverse, codes, rounding.advance(i * BLOCK));
     }
 }
 
-/// Codes 64 values of largest size `exact`, which the reader will believe to be `coded`.
-#[inline(always)]
-fn encode_block(values: &[f32], exact: f32, coded: f32, codes: &mut [u8], rounding: Rounding) {
-    match rounding {
-        Rounding::Nearest => {
-            let inverse = Scale::of_largest(exact, 1.0).map_or(0.0, |scale| scale.inverse);
-            let code = |_, x: f32| codebook::nearest(&NF4, x * inverse);
-            pack::from_values::<4, true>(values, codes, code);
-        }
-        Rounding::Stochastic { key, first_index } => {
-            let inverse = Scale::of_largest(coded.max(0.0), 1.0).map_or(0.0, |scale| scale.inverse);
-            let draws = Draws::new(key, first_index);
-            let code =
-                |i, x: f32| codebook::stochastic(&NF4, (x * inverse).clamp(-1.0, 1.0), draws.at(i));
-            pack::from_values::<4, true>(values, codes, code);
+multiversion! {
+    fn largest_sizes(values: &[f32], sizes: &mut [f32]) {
+        for (values, size) in values.chunks(BLOCK).zip(sizes) {
+            *size = largest(values);
         }
     }
 }

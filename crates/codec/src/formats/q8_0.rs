@@ -4,75 +4,65 @@
 //! Block 32: 34 bytes, the scale first: 8.5 bits per value. A last block of a row that is not full
 //! is padded with zeros; GGUF itself has no such rows.
 //! Source: the ggml library, whose codes these are to the bit: ties of the nearest rounding go away
-//! from zero, and codes are made with the scale before its own rounding.
+//! from zero, and codes are made with the scale before its own rounding. A block with a value that
+//! is no number gets a scale of NaN.
 
-use crate::rng::bits32;
-use crate::{Codec, Layout, Rounding, element};
-
-const VALUES: usize = 32;
-const BYTES: usize = 2 + VALUES;
+use super::fixed::FixedCode;
+use super::scaled::largest;
+use crate::Rounding;
+use crate::element::{f16, int, pack};
+use crate::rng::Draws;
 
 /// 8-bit integers in blocks of 32, as in GGUF.
 #[derive(Clone, Copy, Debug)]
 #[allow(non_camel_case_types)]
-pub struct Q8_0;
+pub(crate) struct Q8_0;
 
-impl Codec for Q8_0 {
-    fn name(&self) -> &'static str {
-        "q8_0"
-    }
+impl FixedCode for Q8_0 {
+    const NAME: &'static str = "q8_0";
+    const ID: u16 = 4;
+    const VALUES: usize = 32;
+    const BYTES: usize = 34;
 
-    fn id(&self) -> u16 {
-        4
-    }
-
-    fn layout(&self, shape: [usize; 2]) -> Layout {
-        Layout::blocks(shape, VALUES, BYTES).row_aligned()
-    }
-
-    fn encode(&self, src: &[f32], _header: &[u8], dst: &mut [u8], rounding: Rounding) {
-        let blocks = dst.as_chunks_mut::<BYTES>().0;
-        for (i, (values, block)) in src.chunks(VALUES).zip(blocks).enumerate() {
-            encode_block(values, block, rounding.advance(i * VALUES));
-        }
-    }
-
-    fn decode(&self, src: &[u8], _header: &[u8], dst: &mut [f32]) {
-        for (values, block) in dst.chunks_mut(VALUES).zip(src.as_chunks::<BYTES>().0) {
-            let scale = element::f16::expand(u16::from_le_bytes([block[0], block[1]]));
-            for (value, code) in values.iter_mut().zip(&block[2..]) {
-                *value = f32::from(*code as i8) * scale;
+    #[inline(always)]
+    fn encode_block(_tensor: f32, values: &[f32], block: &mut [u8], rounding: Rounding) {
+        let largest = largest(values);
+        let scale = if largest.is_finite() { largest / 127.0 } else { f32::NAN };
+        let stored = f16::round(scale);
+        let (head, codes) = block.split_at_mut(2);
+        head.copy_from_slice(&stored.to_le_bytes());
+        let (codes, padding) = codes.split_at_mut(values.len());
+        padding.fill(0);
+        match rounding {
+            _ if scale.is_nan() => codes.fill(0),
+            Rounding::Nearest => {
+                let inverse = inverse(scale);
+                let code = |_, x: f32| int::nearest((x * inverse).round()) as u8;
+                pack::from_values::<8, false>(values, codes, code);
+            }
+            Rounding::Stochastic { key, first_index } => {
+                // The stored scale, else the mean would be off by the rounding of the scale.
+                let inverse = inverse(f16::expand(stored));
+                let draws = Draws::new(key, first_index);
+                let code = |i, x: f32| {
+                    let scaled = (x * inverse).clamp(-127.0, 127.0);
+                    int::stochastic(scaled, draws.at(i)).clamp(-127, 127) as u8
+                };
+                pack::from_values::<8, false>(values, codes, code);
             }
         }
     }
-}
 
-fn encode_block(values: &[f32], block: &mut [u8; BYTES], rounding: Rounding) {
-    let absmax = values.iter().fold(0.0f32, |max, value| max.max(value.abs()));
-    let scale = absmax / 127.0;
-    let stored = element::f16::round(scale);
-    block.fill(0);
-    block[..2].copy_from_slice(&stored.to_le_bytes());
-    let codes = block[2..].iter_mut().zip(values);
-    match rounding {
-        Rounding::Nearest => {
-            let inverse = inverse(scale);
-            codes.for_each(|(code, value)| *code = (value * inverse).round() as i8 as u8);
-        }
-        Rounding::Stochastic { key, first_index } => {
-            // The stored scale, else the mean would be off by the rounding of the scale.
-            let inverse = inverse(element::f16::expand(stored));
-            for (i, (code, value)) in codes.enumerate() {
-                let random = bits32(key, first_index.wrapping_add(i as u64)) >> 8;
-                let share = random as f32 / (1 << 24) as f32;
-                *code = (value * inverse + share).floor().clamp(-127.0, 127.0) as i8 as u8;
-            }
-        }
+    #[inline(always)]
+    fn decode_block(_tensor: f32, block: &[u8], values: &mut [f32]) {
+        let scale = f16::expand(u16::from_le_bytes([block[0], block[1]]));
+        let value = |code| f32::from(code as i8) * scale;
+        pack::to_values::<8, false>(&block[2..], values, value);
     }
 }
 
 fn inverse(scale: f32) -> f32 {
-    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+    if scale == 0.0 { 0.0 } else { (1.0 / scale).min(f32::MAX) }
 }
 
 #[cfg(test)]

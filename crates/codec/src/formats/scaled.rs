@@ -33,26 +33,16 @@ pub(crate) trait BlockCode: Copy + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Codes one block; `codes` has room for as many values. Writes every byte.
-    fn encode_block(values: &[f32], head: &mut [u8], codes: &mut [u8], rounding: Rounding);
+    fn encode_block(
+        level: Level,
+        values: &[f32],
+        head: &mut [u8],
+        codes: &mut [u8],
+        rounding: Rounding,
+    );
 
     /// Decodes one block.
-    fn decode_block(head: &[u8], codes: &[u8], values: &mut [f32]);
-
-    /// Codes a run of blocks with the kernels of `level`.
-    fn encode_run(level: Level, block: usize, src: &[f32], dst: &mut [u8], rounding: Rounding)
-    where
-        Self: Sized,
-    {
-        encode_blocks::<Self>(level, block, src, dst, rounding);
-    }
-
-    /// Decodes a run of blocks with the kernels of `level`.
-    fn decode_run(level: Level, block: usize, src: &[u8], dst: &mut [f32])
-    where
-        Self: Sized,
-    {
-        decode_blocks::<Self>(level, block, src, dst);
-    }
+    fn decode_block(level: Level, head: &[u8], codes: &[u8], values: &mut [f32]);
 }
 
 /// A format whose blocks of `block` values are coded by `C`.
@@ -109,11 +99,13 @@ impl<C: BlockCode> Codec for Scaled<C> {
     }
 
     fn encode(&self, src: &[f32], _header: &[u8], dst: &mut [u8], rounding: Rounding) {
-        C::encode_run(Level::detect(), self.block, src, dst, rounding);
+        let level = Level::detect();
+        encode_blocks::<C>(level, level, self.block, src, dst, rounding);
     }
 
     fn decode(&self, src: &[u8], _header: &[u8], dst: &mut [f32]) {
-        C::decode_run(Level::detect(), self.block, src, dst);
+        let level = Level::detect();
+        decode_blocks::<C>(level, level, self.block, src, dst);
     }
 }
 
@@ -122,20 +114,26 @@ pub(crate) fn block_bytes<C: BlockCode>(values: usize) -> usize {
 }
 
 multiversion! {
-    fn encode_blocks<C: BlockCode>(block: usize, src: &[f32], dst: &mut [u8], rounding: Rounding) {
+    pub(super) fn encode_blocks<C: BlockCode>(
+        level: Level,
+        block: usize,
+        src: &[f32],
+        dst: &mut [u8],
+        rounding: Rounding,
+    ) {
         let blocks = src.chunks(block).zip(dst.chunks_mut(block_bytes::<C>(block)));
         for (i, (values, bytes)) in blocks.enumerate() {
             let (head, codes) = bytes.split_at_mut(C::HEAD_BYTES);
-            C::encode_block(values, head, codes, rounding.advance(i * block));
+            C::encode_block(level, values, head, codes, rounding.advance(i * block));
         }
     }
 }
 
 multiversion! {
-    fn decode_blocks<C: BlockCode>(block: usize, src: &[u8], dst: &mut [f32]) {
+    pub(super) fn decode_blocks<C: BlockCode>(level: Level, block: usize, src: &[u8], dst: &mut [f32]) {
         for (bytes, values) in src.chunks(block_bytes::<C>(block)).zip(dst.chunks_mut(block)) {
             let (head, codes) = bytes.split_at(C::HEAD_BYTES);
-            C::decode_block(head, codes, values);
+            C::decode_block(level, head, codes, values);
         }
     }
 }
@@ -159,13 +157,16 @@ impl Scale {
 
     #[inline(always)]
     pub(crate) fn of_largest(largest: f32, top: f32) -> Option<Self> {
+        if !largest.is_finite() {
+            return None;
+        }
         if largest == 0.0 {
             return Some(Self { value: 0.0, inverse: 0.0 });
         }
         let largest = largest.max(SMALLEST);
         // Rounded up, the largest number over `top` times `top` would be infinite.
         let value = (largest / top).min(f32::MAX / (1.000_001 * top));
-        largest.is_finite().then(|| Self { value, inverse: top / largest })
+        Some(Self { value, inverse: top / largest })
     }
 
     /// The scale as it lies in the head of a block.
@@ -182,10 +183,26 @@ pub(crate) fn largest(values: &[f32]) -> f32 {
     f32::from_bits(values.iter().fold(0, |max, value| max.max(value.to_bits() & 0x7fff_ffff)))
 }
 
-/// Codes one block whose head is an f32 scale, with `code` of scaled values and their draw, if any.
+/// Writes the scale of a block; its inverse, unless there is nothing left to code.
 ///
 /// A block with a value that is no number gets a scale of NaN, so that all its values decode to
 /// NaN: it is seen, and it stays in its block.
+#[inline(always)]
+pub(crate) fn write_scale(
+    values: &[f32],
+    top: f32,
+    head: &mut [u8],
+    codes: &mut [u8],
+) -> Option<f32> {
+    let scale = Scale::of(values, top);
+    head.copy_from_slice(&scale.map_or(f32::NAN, |scale| scale.value).to_le_bytes());
+    if scale.is_none() {
+        codes.fill(0);
+    }
+    scale.map(|scale| scale.inverse)
+}
+
+/// Codes one block whose head is an f32 scale.
 #[inline(always)]
 pub(crate) fn encode_scaled<const BITS: usize, const HIGH_FIRST: bool>(
     values: &[f32],
@@ -196,12 +213,7 @@ pub(crate) fn encode_scaled<const BITS: usize, const HIGH_FIRST: bool>(
     nearest: impl Fn(f32) -> u8,
     stochastic: impl Fn(f32, u32) -> u8,
 ) {
-    let Some(Scale { value, inverse }) = Scale::of(values, top) else {
-        head.copy_from_slice(&f32::NAN.to_le_bytes());
-        codes.fill(0);
-        return;
-    };
-    head.copy_from_slice(&value.to_le_bytes());
+    let Some(inverse) = write_scale(values, top, head, codes) else { return };
     match rounding {
         Rounding::Nearest => {
             pack::from_values::<BITS, HIGH_FIRST>(values, codes, |_, x| nearest(x * inverse));

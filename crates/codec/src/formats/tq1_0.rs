@@ -1,7 +1,7 @@
 //! `tq1_0`: ternary values, five in a byte, an f16 scale for every 256 of a row: GGUF's own layout.
 //!
 //! scale = absmax, trit = round(x / absmax) + 1, value = (trit - 1) * f16(scale). A byte is the
-//! number q of its trits in base 3, stretched to (256 q + 242) / 243, so that each trit is read with
+//! number q of its trits in base 3, stretched to 256 q / 243 rounded up, so that each trit is read with
 //! a multiplication: 32 bytes with value 32 n + m of the first 160, 16 with 160 + 16 n + m of the
 //! next 80, 4 with 240 + 4 n + m of the last 16, which are four to a byte.
 //! Block 256: 54 bytes, the scale last: 1.6875 bits per value.
@@ -33,7 +33,7 @@ impl FixedCode for Tq1_0 {
             for m in 0..bytes {
                 let digit = |n: usize| if n < count { trits[value + bytes * n + m] } else { 0 };
                 let number = (0..5).fold(0, |number, n| 3 * number + u32::from(digit(n)));
-                codes[byte + m] = ((256 * number + 242) / 243) as u8;
+                codes[byte + m] = (256 * number).div_ceil(243) as u8;
             }
         }
     }
@@ -48,7 +48,7 @@ impl FixedCode for Tq1_0 {
             for n in 0..count {
                 for m in 0..bytes {
                     let rest = codes[byte + m].wrapping_mul(power);
-                    let trit = u16::from(rest) * 3 >> 8;
+                    let trit = (u16::from(rest) * 3) >> 8;
                     all[value + bytes * n + m] = (i32::from(trit) - 1) as f32 * scale;
                 }
                 power *= 3;

@@ -256,3 +256,84 @@ proptest! {
         }
     }
 }
+
+/// What marks a value that is no number, and how far: see the file of each format.
+#[test]
+fn what_is_no_number_is_seen_and_stays_in_its_block() {
+    // Formats of single values, and one whose codes have no room for a mark.
+    let unmarked = ["f32", "bf16", "f16", "toy", "ternary"];
+    for format in formats().into_iter().filter(|format| !unmarked.contains(&format.name())) {
+        let block = format.layout([1, 1]).block_values;
+        let clean = values(&format, 3 * block, 8);
+        let decoded = |values: &[f32], rounding| {
+            let shape = [1, values.len()];
+            let packed = Packed::encode(format.clone(), shape, values, rounding).unwrap();
+            let mut back = vec![0.0; values.len()];
+            packed.decode_into(&mut back).unwrap();
+            back
+        };
+        for (wrong, rounding) in [
+            (f32::NAN, Rounding::Nearest),
+            (f32::INFINITY, STOCHASTIC),
+            (f32::NEG_INFINITY, Rounding::Nearest),
+        ] {
+            let mut spoiled = clean.clone();
+            spoiled[block + block / 2] = wrong;
+            // A scale for the whole tensor is made of the other values.
+            let mut others = clean.clone();
+            others[block..2 * block].fill(0.0);
+            let back = decoded(&spoiled, rounding);
+            assert!(back[block + block / 2].is_nan(), "{format} {wrong}");
+            let outside = back[..block].iter().chain(&back[2 * block..]);
+            assert!(outside.clone().all(|x| x.is_finite()), "{format} {wrong}");
+            if format.layout([1, 1]).header_bytes == 0 {
+                let expected = decoded(&others, rounding);
+                let expected = expected[..block].iter().chain(&expected[2 * block..]);
+                assert!(outside.eq(expected), "{format} {wrong}");
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_numbers_stay_numbers() {
+    // Past it, bf16 rounds to infinity.
+    let sizes = [3.38e38, 1e38, 1e-30, f32::MIN_POSITIVE, f32::from_bits(1)];
+    for format in formats().into_iter().filter(|format| format.name() != "toy") {
+        for size in sizes.map(|size| if format.name() == "f16" { size.min(65504.0) } else { size })
+        {
+            let src: Vec<f32> = (0..300).map(|i| size * ((i % 7) as f32 / 6.0)).collect();
+            let packed = Packed::encode(format.clone(), [1, 300], &src, Rounding::Nearest).unwrap();
+            let mut back = vec![0.0; 300];
+            packed.decode_into(&mut back).unwrap();
+            // An f16 scale has an end, as ggml's formats do.
+            let ends = ["q8_0", "tq1_0", "tq2_0"].contains(&format.name()) && size > 65504.0;
+            assert!(ends || back.iter().all(|x| x.is_finite()), "{format} {size:e}");
+        }
+    }
+}
+
+#[test]
+fn formats_that_keep_what_is_positive_do() {
+    let keeping = formats().into_iter().filter(|format| format.keeps_positive());
+    let mut names = Vec::new();
+    for format in keeping {
+        for exponent in [-44, -38, -30, -9, 0, 30] {
+            let src: Vec<f32> = (0..600).map(|i| 10f32.powi(exponent - i % 12)).collect();
+            for rounding in [Rounding::Nearest, STOCHASTIC] {
+                let packed = Packed::encode(format.clone(), [1, 600], &src, rounding).unwrap();
+                let mut back = vec![0.0; 600];
+                packed.decode_into(&mut back).unwrap();
+                // The smallest bf16 is 2^-133.
+                let floor = if format.name() == "bf16" { 1e-40 } else { 0.0 };
+                let kept = src.iter().zip(&back).all(|(x, y)| *x <= floor || *y > 0.0);
+                assert!(kept, "{format} 1e{exponent} {rounding:?}");
+            }
+        }
+        names.push(format.name().to_owned());
+    }
+    names.dedup();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names, ["bf16", "f32", "int8", "int8-dynamic"]);
+}

@@ -1,0 +1,93 @@
+//! Writes the table of `docs/formats.md`: `cargo run --release --example formats [NAME..]`.
+//!
+//! Speed is that of one thread on values in memory, not in a cache, the best of several passes;
+//! with names, those formats alone are timed and nothing else is shown.
+#![allow(clippy::print_stdout)]
+
+mod table;
+
+use std::time::{Duration, Instant};
+
+use smidgen_codec::{Format, Packed, Rng, Rounding, Stream};
+
+/// Values timed: 64 MiB of them, more than a cache has.
+const TIMED: usize = 1 << 24;
+/// Time spent on each figure.
+const ENOUGH: Duration = Duration::from_millis(300);
+
+fn main() {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let timer = Timer::new();
+    if names.is_empty() {
+        return whole_table(timer);
+    }
+    for name in names {
+        match Format::by_name(&name) {
+            Ok(format) => println!("{name:24} {}", timer.time(&format)),
+            Err(error) => println!("{error}"),
+        }
+    }
+}
+
+fn whole_table(mut timer: Timer) {
+    println!(
+        "| format | bits per value | NRMSE of N(0, 1) | stochastic | second moments: median | 95 % | become 0 | encode | stochastic | decode |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    for row in table::rows() {
+        let format = Format::by_name(&row.name).expect("a row has the name of a format");
+        let moments = row.moments;
+        println!(
+            "| `{}` | {:.3} | {:.5} | {:.5} | {:.3} | {:.2} | {:.1} % | {} |",
+            row.name,
+            row.bits,
+            row.normal,
+            row.stochastic,
+            moments.median,
+            moments.upper,
+            100.0 * moments.flushed,
+            timer.time(&format)
+        );
+    }
+    timer.values.clear();
+}
+
+/// Values in memory, and room for what they become.
+struct Timer {
+    values: Vec<f32>,
+    back: Vec<f32>,
+}
+
+impl Timer {
+    fn new() -> Self {
+        let mut values = vec![0.0; 1 << 16];
+        Rng::new(1, Stream::Init).fill_normal(0, 0, 1.0, &mut values);
+        Self { values: values.repeat(TIMED >> 16), back: vec![1.0; TIMED] }
+    }
+
+    /// Encode, stochastic encode and decode, in G values per second.
+    fn time(&self, format: &Format) -> String {
+        let shape = [TIMED >> 12, 1 << 12];
+        let mut back = self.back.clone();
+        let coded = Packed::encode(format.clone(), shape, &self.values, Rounding::Nearest);
+        let mut packed = coded.expect("as many values as the shape says");
+        let stochastic = Rounding::Stochastic { key: 3, first_index: 0 };
+        let rates = [
+            rate(|| packed.encode_from(&self.values, Rounding::Nearest).expect("the same shape")),
+            rate(|| packed.encode_from(&self.values, stochastic).expect("the same shape")),
+            rate(|| packed.decode_into(&mut back).expect("the same shape")),
+        ];
+        rates.map(|rate| format!("{rate:.2}")).join(" | ")
+    }
+}
+
+/// G values per second, of the best pass.
+fn rate(mut pass: impl FnMut()) -> f64 {
+    let (begin, mut best) = (Instant::now(), f64::INFINITY);
+    while begin.elapsed() < ENOUGH {
+        let start = Instant::now();
+        pass();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    TIMED as f64 / best / 1e9
+}
