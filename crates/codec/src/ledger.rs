@@ -100,6 +100,8 @@ struct Counts {
     tags: [Counter; Tag::ALL.len()],
     total: Counter,
     limit: Option<usize>,
+    /// Bytes in files that stand in for memory.
+    paged: Counter,
     refusals: AtomicU64,
     /// Bookings until one is refused for a test; 0 for never.
     refuse_in: AtomicU64,
@@ -144,6 +146,23 @@ impl Ledger {
                 Err(Refused { tag, bytes, live, limit })
             }
         }
+    }
+
+    /// Books `bytes` of a file that stands in for memory, until the entry is dropped: under no tag and no
+    /// limit, since the system may take their pages back at any time.
+    pub fn book_paged(&self, bytes: usize) -> PagedEntry {
+        self.0.paged.add(bytes);
+        PagedEntry { ledger: self.clone(), bytes }
+    }
+
+    /// Bytes booked now in files.
+    pub fn paged_bytes(&self) -> usize {
+        self.0.paged.live.load(Relaxed)
+    }
+
+    /// The most bytes ever booked at once in files.
+    pub fn peak_paged_bytes(&self) -> usize {
+        self.0.paged.peak.load(Relaxed)
     }
 
     /// How many bookings were refused so far.
@@ -214,6 +233,19 @@ impl Entry {
         self.ledger.0.tags[self.tag as usize].live.fetch_sub(self.bytes, Relaxed);
         self.ledger.0.tags[tag as usize].add(self.bytes);
         self.tag = tag;
+    }
+}
+
+/// Bytes of a file on the ledger; given back on drop.
+#[derive(Debug)]
+pub struct PagedEntry {
+    ledger: Ledger,
+    bytes: usize,
+}
+
+impl Drop for PagedEntry {
+    fn drop(&mut self) {
+        self.ledger.0.paged.live.fetch_sub(self.bytes, Relaxed);
     }
 }
 
