@@ -73,6 +73,11 @@ impl<S: AsRef<[u8]>> Packed<S> {
         &self.header
     }
 
+    /// What the blocks are stored in.
+    pub fn storage(&self) -> &S {
+        &self.bytes
+    }
+
     /// The blocks, `layout().code_bytes()` long.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.as_ref()
@@ -94,6 +99,19 @@ impl<S: AsRef<[u8]>> Packed<S> {
         check("values", &self.format, &self.layout, self.layout.values(), dst.len())?;
         decode(&self.format, &self.layout, &self.header, self.bytes.as_ref(), dst);
         Ok(())
+    }
+}
+
+impl<S: AsRef<[u8]>> Packed<S> {
+    /// Decodes `dst.len()` values from `at` on; both ends must be multiples of
+    /// [`Layout::chunk_unit`] or the end of the tensor.
+    ///
+    /// # Panics
+    /// When the values lie outside the tensor.
+    pub fn decode_at(&self, at: usize, dst: &mut [f32]) {
+        let start = self.layout.prefix_bytes(at);
+        let end = self.layout.prefix_bytes(at + dst.len());
+        decode(&self.format, &self.layout, &self.header, &self.bytes.as_ref()[start..end], dst);
     }
 }
 

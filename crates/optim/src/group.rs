@@ -4,10 +4,11 @@
 //! matches by a pattern over names, by roles, by both, or, with neither, everything.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use smidgen_codec::{Format, Sign};
+use smidgen_codec::{Format, Sign, Tag};
 
 use crate::glob::distance;
 use crate::projection::{Moments, ProjectionKind, Rank};
+use crate::rule::pages;
 use crate::rules::MatrixScale;
 use crate::{
     Error, Optimizer, ParamSpec, Polar, Role, SlotSpec, Weights, projection, rule_by_name,
@@ -51,6 +52,9 @@ pub struct GroupConfig {
     pub second: Option<String>,
     /// How state is rounded in formats coarser than f32.
     pub state_rounding: StateRounding,
+    /// Whether state lies in a file of the run that is mapped, and read ahead of each update.
+    #[serde(skip_serializing_if = "is_false")]
+    pub state_paged: bool,
     /// Decoupled weight decay; the rule's default if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
@@ -113,6 +117,10 @@ pub struct GroupConfig {
     pub energy: Option<f64>,
 }
 
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 impl Default for GroupConfig {
     fn default() -> Self {
         Self {
@@ -124,6 +132,7 @@ impl Default for GroupConfig {
             state: "f32".into(),
             second: None,
             state_rounding: StateRounding::default(),
+            state_paged: false,
             weight_decay: None,
             betas: None,
             eps: None,
@@ -386,9 +395,19 @@ impl Assignment {
         self.params.iter().map(|(param, group)| (param, &self.groups[*group].config))
     }
 
-    /// Bytes of state that this will allocate.
+    /// Bytes of state that this will allocate, paged ones included.
     pub fn state_bytes(&self) -> usize {
-        let slots = self.params.iter().flat_map(|(param, group)| self.groups[*group].slots(param));
-        slots.map(|(spec, format)| format.layout(spec.shape).bytes()).sum()
+        self.slot_bytes().map(|(_, bytes, _)| bytes).sum()
+    }
+
+    /// Every slot that this will allocate: its tag, its bytes, and whether it lies in a file.
+    pub fn slot_bytes(&self) -> impl Iterator<Item = (Tag, usize, bool)> + '_ {
+        self.params.iter().flat_map(|(param, group)| {
+            let group = &self.groups[*group];
+            group.slots(param).map(|(spec, format)| {
+                let bytes = format.layout(spec.shape).code_bytes();
+                (spec.tag, bytes, group.config.state_paged && pages(bytes))
+            })
+        })
     }
 }

@@ -165,6 +165,14 @@ impl SlotSpec {
     }
 }
 
+/// Bytes of a slot from which on it is worth a place in a file.
+const LEAST_PAGED_BYTES: usize = 64 << 10;
+
+/// Whether a slot of so many bytes lies in a file where its group is paged.
+pub(crate) fn pages(bytes: usize) -> bool {
+    bytes >= LEAST_PAGED_BYTES
+}
+
 /// The state of one slot of one parameter, in any format.
 #[derive(Debug)]
 pub struct Slot {
@@ -174,7 +182,8 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// A slot full of zeros, on the ledger under its tag.
+    /// A slot full of zeros, on the ledger under its tag; in the file of the pool where it is paged and
+    /// large enough.
     ///
     /// # Errors
     /// [`Error::Tensor`] when the pool has no memory.
@@ -182,10 +191,14 @@ impl Slot {
         spec: SlotSpec,
         format: &Format,
         rounding: StateRounding,
+        is_paged: bool,
         pool: &Pool,
     ) -> Result<Self, Error> {
         let layout = format.layout(spec.shape);
-        let bytes = pool.zeroed(spec.tag, layout.code_bytes())?;
+        let bytes = match is_paged && pages(layout.code_bytes()) {
+            true => pool.paged(spec.tag, layout.code_bytes())?,
+            false => pool.zeroed(spec.tag, layout.code_bytes())?,
+        };
         let header = vec![0; layout.header_bytes];
         let data = Packed::from_parts(format.clone(), spec.shape, header, bytes)?;
         let mut slot = Self { spec, data, rounding };

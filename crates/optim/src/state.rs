@@ -18,6 +18,9 @@ pub struct OptimState {
     plan: Assignment,
     params: Vec<ParamState>,
     spent: Duration,
+    /// The parameter that was updated last, and which one came after each in the step before.
+    last: Option<usize>,
+    after: Vec<Option<usize>>,
 }
 
 /// What the state of a group holds.
@@ -62,13 +65,15 @@ impl OptimState {
     pub fn allocate(plan: Assignment, pool: &Pool) -> Result<Self, Error> {
         let params = plan.params.iter().map(|(param, group)| {
             let group = &plan.groups[*group];
-            let rounding = group.config.state_rounding;
+            let (rounding, paged) = (group.config.state_rounding, group.config.state_paged);
             let slots = group.slots(param);
-            let slots = slots.map(|(spec, format)| Slot::zeroed(spec, &format, rounding, pool));
+            let slots =
+                slots.map(|(spec, format)| Slot::zeroed(spec, &format, rounding, paged, pool));
             Ok(ParamState { slots: slots.collect::<Result<_, Error>>()?, step: 0, sum: None })
         });
-        let params = params.collect::<Result<_, Error>>()?;
-        Ok(Self { plan, params, spent: Duration::ZERO })
+        let params = params.collect::<Result<Vec<ParamState>, Error>>()?;
+        let after = vec![None; params.len()];
+        Ok(Self { plan, params, spent: Duration::ZERO, last: None, after })
     }
 
     /// Goes back to the state of zeros it began with.
@@ -104,6 +109,7 @@ impl OptimState {
         grad: &[f32],
         step: impl FnOnce(&dyn Optimizer, &StepCx<'_>, Param<'_>, &mut [Slot]) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        self.fetch_next(index);
         let count = self.params.len();
         let state = self.params.get_mut(index).ok_or(Error::NoParam { index, count })?;
         let (spec, group) = &self.plan.params[index];
@@ -124,7 +130,20 @@ impl OptimState {
         step(group.rule.as_ref(), &cx, param, slots)?;
         self.spent += start.elapsed();
         state.step = cx.step;
+        state.slots.iter().for_each(|slot| slot.data().storage().let_go());
         Ok(())
+    }
+
+    /// Has paged state ready in time: that of the parameter whose update came after this one's in the
+    /// step before. The order of updates is that of the way back, and the same in every step.
+    fn fetch_next(&mut self, index: usize) {
+        if let Some(after) = self.last.and_then(|last| self.after.get_mut(last)) {
+            *after = Some(index);
+        }
+        self.last = Some(index);
+        if let Some(next) = self.after.get(index).copied().flatten() {
+            self.params[next].slots.iter().for_each(|slot| slot.data().storage().fetch());
+        }
     }
 
     /// Time spent in rules since this state was made.

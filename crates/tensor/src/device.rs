@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smidgen_codec::Ledger;
 
 use crate::matmul::Engine;
-use crate::{Compute, Level, Pool, Team};
+use crate::{Compute, Level, Pages, Pool, Team};
 
 /// Where tensors live and operations run. Clones share everything.
 ///
@@ -30,6 +30,11 @@ impl Device {
             team: Arc::new(Team::new(threads)),
             level: level.min(Level::detect()),
         }
+    }
+
+    /// The same device, with a file for what is kept in pages.
+    pub fn with_pages(self, pages: Pages) -> Device {
+        Device { pool: self.pool.with_pages(pages), ..self }
     }
 
     /// Where memory comes from.

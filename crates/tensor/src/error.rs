@@ -30,6 +30,14 @@ pub enum Error {
         /// The most there may be.
         limit: usize,
     },
+    /// Bytes were to lie in a file, and there is none.
+    #[error(
+        "`{tag}` is to be paged, and there is no file for it\n  hint: a run has one in its directory"
+    )]
+    NoPages {
+        /// What the bytes were for.
+        tag: &'static str,
+    },
     /// Two shapes do not fit together.
     #[error("`{what}`: expected shape {expected:?}, got {got:?}")]
     Shape {

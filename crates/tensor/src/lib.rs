@@ -66,7 +66,7 @@ pub use matmul::Compute;
 pub use matmul::operand::{Blend, Operand, gram, product};
 pub use ops::{LinearSpec, Targets};
 pub use params::{GradSink, HeldGrads, Param, ParamId, Params, Role};
-pub use pool::{Buffer, Pool};
+pub use pool::{Buffer, Pages, Pool};
 pub use smidgen_codec::{Level, multiversion, simd};
 pub use tape::{Gradients, Keep, Tape, Var};
 pub use team::{Team, available_threads};

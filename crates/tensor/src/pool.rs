@@ -7,13 +7,15 @@
 #![allow(unsafe_code)]
 
 mod arena;
+mod pages;
 mod ranges;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use smidgen_codec::{Entry, Ledger, Refused, Tag};
+use smidgen_codec::{Entry, Ledger, PagedEntry, Refused, Tag};
 
 use self::arena::{Arena, Denied};
+pub use self::pages::Pages;
 use crate::Error;
 
 const ALIGN: usize = 128;
@@ -23,13 +25,19 @@ const ALIGN: usize = 128;
 pub struct Pool {
     arena: Arc<Mutex<Arena>>,
     ledger: Ledger,
+    pages: Option<Arc<Pages>>,
 }
 
 impl Pool {
     /// An empty pool that reports to `ledger`.
     pub fn new(ledger: Ledger) -> Self {
         let arena = Arena::new(ledger.limit().unwrap_or(usize::MAX));
-        Pool { arena: Arc::new(Mutex::new(arena)), ledger }
+        Pool { arena: Arc::new(Mutex::new(arena)), ledger, pages: None }
+    }
+
+    /// The same pool, with a file for [`Pool::paged`].
+    pub fn with_pages(self, pages: Pages) -> Self {
+        Pool { pages: Some(Arc::new(pages)), ..self }
     }
 
     /// The ledger this pool reports to.
@@ -57,7 +65,25 @@ impl Pool {
         // SAFETY: the place lies inside the reservation.
         let start = unsafe { arena.base().add(offset) };
         drop(arena);
-        Ok(Buffer { start, len, offset, place, entry, pool: self.clone() })
+        let home = Home::Arena { offset, place, entry };
+        Ok(Buffer { start, len, home, pool: self.clone() })
+    }
+
+    /// A buffer of `len` zeros in the file of this pool. The ledger counts it apart.
+    ///
+    /// # Errors
+    /// [`Error::NoPages`] where the pool has no file, [`Error::OverBudget`] past the end of it.
+    pub fn paged(&self, tag: Tag, len: usize) -> Result<Buffer, Error> {
+        let pages = self.pages.clone().ok_or(Error::NoPages { tag: tag.name() })?;
+        let offset = pages.take(tag.name(), len)?;
+        let start = pages.start(offset);
+        let entry = self.ledger.book_paged(len);
+        let home = Home::File { pages, offset, tag, _entry: entry };
+        let mut buffer = Buffer { start, len, home, pool: self.clone() };
+        // The file may have been another run's.
+        buffer.as_mut().fill(0);
+        buffer.let_go();
+        Ok(buffer)
     }
 
     fn denied(&self, denied: Denied, tag: Tag, bytes: usize, open: usize) -> Error {
@@ -98,10 +124,14 @@ fn over_budget(refused: Refused) -> Error {
 pub struct Buffer {
     start: *mut u8,
     len: usize,
-    offset: usize,
-    place: usize,
-    entry: Entry,
+    home: Home,
     pool: Pool,
+}
+
+/// Where the bytes of a buffer lie.
+enum Home {
+    Arena { offset: usize, place: usize, entry: Entry },
+    File { pages: Arc<Pages>, offset: usize, tag: Tag, _entry: PagedEntry },
 }
 
 // SAFETY: a buffer owns its place in the pool as a `Vec` owns its heap block.
@@ -112,12 +142,32 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// What the bytes are booked under.
     pub fn tag(&self) -> Tag {
-        self.entry.tag()
+        match &self.home {
+            Home::Arena { entry, .. } => entry.tag(),
+            Home::File { tag, .. } => *tag,
+        }
+    }
+
+    /// Has the bytes ready soon, where they lie in a file.
+    pub fn fetch(&self) {
+        if let Home::File { pages, offset, .. } = &self.home {
+            pages.fetch(*offset, self.len);
+        }
+    }
+
+    /// Takes the bytes out of the process until they are touched again, where they lie in a file.
+    pub fn let_go(&self) {
+        if let Home::File { pages, offset, .. } = &self.home {
+            pages.let_go(*offset, self.len);
+        }
     }
 
     /// Books the bytes under another tag: an activation that becomes a gradient, say.
     pub fn retag(&mut self, tag: Tag) {
-        self.entry.retag(tag);
+        match &mut self.home {
+            Home::Arena { entry, .. } => entry.retag(tag),
+            Home::File { tag: old, .. } => *old = tag,
+        }
     }
 
     /// The pool the bytes came from.
@@ -128,7 +178,8 @@ impl Buffer {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the place is mapped, at least `len` long, and nobody else writes it.
+        // SAFETY: the place is mapped, in the arena or in a file that nobody else has, at least `len` long,
+        // and nobody else writes it.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 }
@@ -142,13 +193,15 @@ impl AsMut<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.arena().release(self.offset, self.place);
+        if let Home::Arena { offset, place, .. } = self.home {
+            self.pool.arena().release(offset, place);
+        }
     }
 }
 
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Buffer({} bytes, {})", self.len, self.entry.tag().name())
+        write!(f, "Buffer({} bytes, {})", self.len, self.tag().name())
     }
 }
 
@@ -189,6 +242,33 @@ mod tests {
         assert!(pool.zeroed(Tag::Grads, 1 << 20).is_ok() && pool.reserved_bytes() <= 3 << 20);
         drop(first);
         assert!(pool.zeroed(Tag::State, 3 << 20).is_ok() && pool.reserved_bytes() <= 3 << 20);
+    }
+
+    #[test]
+    fn pages_keep_what_was_written_and_are_counted_apart() {
+        let file = tempfile::tempfile().unwrap();
+        let lens = [100_000, 70_000];
+        file.set_len(Pages::file_bytes(lens) as u64).unwrap();
+        let pool = Pool::new(Ledger::limited(1 << 20));
+        assert!(matches!(pool.paged(Tag::State, 8), Err(Error::NoPages { tag: "state" })));
+        let pool = pool.with_pages(Pages::map(&file).unwrap());
+        let mut buffers = lens.map(|len| pool.paged(Tag::State, len).unwrap());
+        for (i, buffer) in buffers.iter_mut().enumerate() {
+            assert!(buffer.as_ref().iter().all(|byte| *byte == 0));
+            buffer.as_mut().fill(i as u8 + 1);
+            buffer.let_go();
+            buffer.fetch();
+        }
+        for (i, buffer) in buffers.iter().enumerate() {
+            assert!(buffer.as_ref().iter().all(|byte| *byte == i as u8 + 1));
+            assert_eq!((buffer.tag(), buffer.as_ref().len()), (Tag::State, lens[i]));
+        }
+        let ledger = pool.ledger();
+        assert_eq!((ledger.paged_bytes(), ledger.total_live_bytes()), (170_000, 0));
+        let past = pool.paged(Tag::State, 1);
+        assert!(matches!(past, Err(Error::OverBudget { tag: "state", bytes: 1, .. })));
+        drop((buffers, past));
+        assert_eq!((ledger.paged_bytes(), ledger.peak_paged_bytes()), (0, 170_000));
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::shape::format;
 /// Bytes of logits alive at once, where memory does not ask for less.
 pub(crate) const LOSS_CHUNK_BYTES: usize = 8 << 20;
 
+/// The name of bytes that lie in a file, beside those of the tags.
+pub(crate) const PAGED: &str = "paged";
+
 /// What a run's bytes depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Load<'a> {
@@ -58,13 +61,20 @@ pub(crate) fn predict(load: &Load<'_>) -> Peaks {
     let kept = |param: &ParamSpec| param.role.kept_in(format(load.weights)).bytes();
     let weights = load.params.iter().map(|param| kept(param) * values(param)).sum();
     let average = if load.ema { 4 * load.params.iter().map(values).sum::<usize>() } else { 0 };
-    let state = load.assignment.state_bytes() + average;
-    let _kept = (walk.weigh.bytes(Tag::Weights, weights), walk.weigh.bytes(Tag::State, state));
+    let slots = load.assignment.slot_bytes();
+    let (paged, resident): (Vec<_>, Vec<_>) = slots.partition(|(.., is_paged)| *is_paged);
+    let kept = [(Tag::Weights, weights), (Tag::State, average)];
+    let slots = resident.into_iter().map(|(tag, bytes, _)| (tag, bytes));
+    let _kept: Vec<Entry> =
+        kept.into_iter().chain(slots).map(|(tag, bytes)| walk.weigh.bytes(tag, bytes)).collect();
     walk.step(load);
     walk.validation();
     walk.samples(load.sample_tokens);
     let peak = |tag: Tag| (tag.name(), walk.weigh.peak_bytes(tag));
-    let by_tag = Tag::ALL.into_iter().map(peak).filter(|(_, bytes)| *bytes > 0).collect();
+    // Bytes in a file are under no tag, and no part of the total.
+    let paged = (PAGED, paged.iter().map(|(_, bytes, _)| *bytes as u64).sum());
+    let by_tag = Tag::ALL.into_iter().map(peak).chain([paged]);
+    let by_tag = by_tag.filter(|(_, bytes)| *bytes > 0).collect();
     Peaks { by_tag, total: walk.weigh.total_peak_bytes() }
 }
 

@@ -47,6 +47,7 @@ mod objective;
 mod open;
 mod outcome;
 mod outlook;
+mod paging;
 mod patience;
 mod plan;
 mod process;

@@ -22,6 +22,7 @@ use crate::fit::{Around, Course, go};
 use crate::init::{Init, first_values};
 use crate::logged::Logged;
 use crate::outcome::OUTCOME_JSON;
+use crate::paging::with_pages;
 use crate::plan::settle;
 use crate::request::Request;
 use crate::source::{Scan, dataset_facts};
@@ -337,6 +338,7 @@ fn begin(
     }
     let plan = find_rate(plan, &dataset, run.path(), &mut cx)?;
     let device = promise::device(&plan, &cx.machine);
+    let device = with_pages(device, &plan, run.path(), &*cx.files)?;
     let mut params = plan.no_params();
     let first = first_values(run.path(), &plan.config);
     let model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;

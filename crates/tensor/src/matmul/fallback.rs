@@ -130,7 +130,7 @@ fn rows<S: AsRef<[u8]>>(
     }
 }
 
-fn put_row(out: Out, store: Store, row: usize, sums: &[f32]) {
+pub(super) fn put_row(out: Out, store: Store, row: usize, sums: &[f32]) {
     let at = row * out.stride;
     for (j, sum) in sums.iter().enumerate() {
         // SAFETY: the caller lends these rows of C to this task alone.

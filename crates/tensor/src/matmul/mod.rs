@@ -11,6 +11,7 @@ mod avx512;
 #[cfg(not(target_arch = "x86_64"))]
 #[path = "no_tiles.rs"]
 mod avx512;
+mod coded;
 mod fallback;
 pub(crate) mod operand;
 mod panels;

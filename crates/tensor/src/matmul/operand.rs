@@ -6,10 +6,12 @@
 
 #![allow(unsafe_code)]
 
-use smidgen_codec::Tag;
+use smidgen_codec::{Packed, Tag};
 
+use super::coded::{self, Coded};
+use super::fallback::put_row;
 use super::product::{Mix, Ready, Region, product_of};
-use super::{Engine, Left, Out, Right, Store, pack, panel_bytes};
+use super::{Engine, Left, Out, Panels, Right, Store, pack, panel_bytes};
 use crate::error::shape;
 use crate::kernels::with_format;
 use crate::tensor::{Element, Shared, View};
@@ -20,17 +22,24 @@ const STRIP_BYTES: usize = 8 << 20;
 /// Side of the squares in which a result is mirrored.
 const SQUARE: usize = 64;
 
-/// An operand of a product: `[rows, cols]` values in f32 or bf16, read as they lie or transposed.
+/// An operand of a product: `[rows, cols]` values, read as they lie or transposed.
 #[derive(Clone, Copy)]
 pub struct Operand<'a> {
-    view: View<'a>,
+    values: Values<'a>,
     is_transposed: bool,
+}
+
+/// Numbers as they are stored.
+#[derive(Clone, Copy)]
+enum Values<'a> {
+    Dense(View<'a>),
+    Coded(&'a dyn Coded),
 }
 
 impl<'a> Operand<'a> {
     /// A tensor.
     pub fn of(tensor: &'a Tensor) -> Operand<'a> {
-        Operand { view: tensor.view(), is_transposed: false }
+        Operand { values: Values::Dense(tensor.view()), is_transposed: false }
     }
 
     /// Values row by row.
@@ -42,7 +51,12 @@ impl<'a> Operand<'a> {
             return Err(self::shape("operand", &shape, &[values.len()]));
         }
         let view = View::new(values, shape[0], shape[1], shape[1]);
-        Ok(Operand { view, is_transposed: false })
+        Ok(Operand { values: Values::Dense(view), is_transposed: false })
+    }
+
+    /// Values in a number format: a right operand that is decoded where it is used, a strip at a time.
+    pub fn packed<S: AsRef<[u8]> + Sync>(packed: &'a Packed<S>) -> Operand<'a> {
+        Operand { values: Values::Coded(packed), is_transposed: false }
     }
 
     /// The transpose; nothing is copied.
@@ -52,22 +66,50 @@ impl<'a> Operand<'a> {
 
     /// `[rows, cols]`, as the product sees it.
     pub fn shape(&self) -> [usize; 2] {
-        match self.is_transposed {
-            false => [self.view.rows, self.view.cols],
-            true => [self.view.cols, self.view.rows],
+        let [rows, cols] = match self.values {
+            Values::Dense(view) => [view.rows, view.cols],
+            Values::Coded(matrix) => matrix.shape(),
+        };
+        if self.is_transposed { [cols, rows] } else { [rows, cols] }
+    }
+
+    fn left(self) -> Result<Left<'a>, Error> {
+        match (self.values, self.is_transposed) {
+            (Values::Dense(view), false) => Ok(Left::Rows(view)),
+            (Values::Dense(view), true) => Ok(Left::Columns(view)),
+            (Values::Coded(_), _) => Err(Error::Value {
+                what: "product: left operand".into(),
+                expected: "values in f32 or bf16".into(),
+                got: "packed ones".into(),
+            }),
         }
     }
 
-    fn left(self) -> Left<'a> {
-        if self.is_transposed { Left::Columns(self.view) } else { Left::Rows(self.view) }
-    }
-
-    /// Columns `col..col + cols` of the operand, as they are packed.
-    fn strip(&self, col: usize, cols: usize) -> View<'a> {
-        match self.is_transposed {
-            false => self.view.window(0, self.view.rows, col, cols),
-            true => self.view.window(col, cols, 0, self.view.cols),
-        }
+    /// Packs columns `col..col + cols` of the operand.
+    fn pack(
+        &self,
+        engine: &Engine<'_>,
+        col: usize,
+        cols: usize,
+    ) -> Result<Panels<crate::Buffer>, Error> {
+        let decoded;
+        let strip = match (self.values, self.is_transposed) {
+            (Values::Dense(view), false) => view.window(0, view.rows, col, cols),
+            (Values::Dense(view), true) => view.window(col, cols, 0, view.cols),
+            (Values::Coded(matrix), false) => {
+                decoded = coded::columns(engine, matrix, col, cols)?;
+                decoded.view()
+            }
+            (Values::Coded(matrix), true) => {
+                decoded = coded::rows(engine, matrix, col, cols)?;
+                decoded.view()
+            }
+        };
+        let right = match self.is_transposed {
+            false => Right::Stacked(&[strip]),
+            true => Right::Transposed(&[strip]),
+        };
+        pack(engine, right, Tag::Workspace)
     }
 }
 
@@ -185,14 +227,19 @@ fn multiply(
 ) -> Result<(), Error> {
     let [k, n] = b.shape();
     let (mix, bytes) = (blend.mix(out)?, out.format().bytes());
-    let ready = Ready::new(engine, a.left())?;
+    if let (Left::Rows(x), Values::Coded(matrix), true) = (a.left()?, b.values, b.is_transposed)
+        && x.rows == 1
+    {
+        let mut sums = Tensor::uninit(engine.pool, Tag::Workspace, [1, n], Format::F32)?;
+        coded::one_row(engine, x, matrix, sums.slice_mut());
+        put_row(Out::tensor(out), Store::Mix(mix), 0, sums.slice());
+        return Ok(());
+    }
+    let ready = Ready::new(engine, a.left()?)?;
     let to = Out::tensor(out);
     let cols = strip_cols(engine, k, n);
     for col in (0..n).step_by(cols) {
-        let strip = [b.strip(col, cols.min(n - col))];
-        let right =
-            if b.is_transposed { Right::Transposed(&strip) } else { Right::Stacked(&strip) };
-        let panels = pack(engine, right, Tag::Workspace)?;
+        let panels = b.pack(engine, col, cols.min(n - col))?;
         let region = if lower { Region::Lower { first_col: col } } else { Region::Full };
         let store = Store::Mix(mix.at_col(col));
         product_of(engine, &ready, &panels, to.window(0, col, bytes), store, region)?;
@@ -229,7 +276,7 @@ fn mirror(device: &Device, out: &mut Tensor) {
 #[cfg(test)]
 mod tests {
     use half::bf16;
-    use smidgen_codec::Ledger;
+    use smidgen_codec::{Ledger, Rounding};
 
     use super::*;
     use crate::Level;
@@ -368,6 +415,54 @@ mod tests {
             };
             assert!(of(1) == of(2) && of(1) == of(5));
         }
+    }
+
+    /// A matrix in a format is the matrix of its decoded values, for one row and for many, in blocks that
+    /// lie across the ends of rows and columns.
+    #[test]
+    fn packed_operands_are_their_decoded_values() {
+        for (device, compute) in devices() {
+            for name in ["f32", "bf16", "int8/64", "int8/2048", "int4", "nf4", "q8_0"] {
+                for [m, k, n] in [[1, 96, 70], [1, 2100, 33], [7, 96, 70], [40, 131, 64]] {
+                    let (x, w) = (numbers([m, k], 1), numbers([n, k], 2));
+                    let format = smidgen_codec::Format::by_name(name).unwrap();
+                    let pack = |shape, values: &[f32]| {
+                        Packed::encode(format.clone(), shape, values, Rounding::Nearest).unwrap()
+                    };
+                    let lies = pack([n, k], &w);
+                    let stands = pack([k, n], &transpose([n, k], &w));
+                    let x = tensor(&device, Format::F32, [m, k], &x);
+                    for (packed, b) in [
+                        (&lies, Operand::packed(&lies).transposed()),
+                        (&stands, Operand::packed(&stands)),
+                    ] {
+                        let mut plain = vec![0.0; n * k];
+                        packed.decode_into(&mut plain).unwrap();
+                        let dense = Operand::slice(&plain, packed.shape()).unwrap();
+                        let dense = if b.is_transposed { dense.transposed() } else { dense };
+                        let result = |b: Operand<'_>| {
+                            let mut out = tensor(&device, Format::F32, [m, n], &vec![1.0; m * n]);
+                            let blend = Blend::scaled(2.0).onto(-1.0);
+                            product(&device, compute, Operand::of(&x), b, blend, &mut out).unwrap();
+                            out.to_vec()
+                        };
+                        let rounds = if compute == Compute::Bf16 { 2e-2 } else { 2e-5 };
+                        let tolerance = rounds * (k as f32).sqrt();
+                        for (got, expected) in result(b).iter().zip(result(dense)) {
+                            assert!((got - expected).abs() < tolerance, "{name}: {got} {expected}");
+                        }
+                    }
+                }
+            }
+        }
+        let device = Device::cpu(Ledger::new(), 1);
+        let format = smidgen_codec::Format::F32;
+        let packed = Packed::encode(format, [1, 1], &[1.0], Rounding::Nearest).unwrap();
+        let (left, one) = (Operand::packed(&packed), [1f32]);
+        let right = Operand::slice(&one, [1, 1]).unwrap();
+        let mut out = tensor(&device, Format::F32, [1, 1], &[0.0]);
+        let error = product(&device, Compute::F32, left, right, Blend::SET, &mut out);
+        assert!(error.unwrap_err().to_string().contains("packed"));
     }
 
     #[test]

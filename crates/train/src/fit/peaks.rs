@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use smidgen_codec::{Ledger, Tag};
 
+use crate::bytes::PAGED;
+
 use crate::anonymous_bytes;
 
 /// The name of the sum of all tags at one moment.
@@ -53,11 +55,16 @@ impl Peaks {
         let live = |tag| ledger.live_bytes(tag) as u64;
         let tags = Tag::ALL.map(|tag| (tag.name(), live(tag)));
         let all = tags.into_iter().chain([(TOTAL, ledger.total_live_bytes() as u64)]);
+        let paged = ledger.peak_paged_bytes();
+        let paged = (paged > 0).then(|| {
+            let figures = serde_json::json!({ "live": ledger.paged_bytes(), "peak": paged });
+            (PAGED.to_string(), figures)
+        });
         let figures = all.map(|(name, live)| {
             let peak = self.run.get(name).copied().unwrap_or(0);
             (name.to_string(), serde_json::json!({ "live": live, "peak": peak }))
         });
-        serde_json::Value::Object(figures.collect())
+        serde_json::Value::Object(figures.chain(paged).collect())
     }
 }
 

@@ -10,6 +10,7 @@ use smidgen_tensor::Device;
 use super::{Context, prepare, recipe};
 use crate::init::first_values;
 use crate::lr_find::{lr_find, range_test};
+use crate::paging::with_pages;
 use crate::plan::settle;
 use crate::promise;
 use crate::source::dataset_facts;
@@ -52,7 +53,10 @@ pub fn lr_find_run(dir: &Path, test: &RangeTest, cx: Context<'_>) -> Result<LrCu
     let mut params = plan.no_params();
     let model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
     let mut model = model.starting_from(first_values(dir, &plan.config));
-    let mut trainer = Trainer::new(&device, recipe(&plan), &mut model, params)?;
+    let mut recipe = recipe(&plan);
+    // A run that is only read gets no file: its state is held in memory, as what is kept aside.
+    recipe.groups.iter_mut().for_each(|group| group.state_paged = false);
+    let mut trainer = Trainer::new(&device, recipe, &mut model, params)?;
     if !run.steps()?.is_empty() {
         let checkpoint = run.checkpoint(Which::Last)?;
         super::same_dataset(&checkpoint, &dataset.sha256)?;
@@ -95,6 +99,7 @@ fn try_rates(
     cx: Context<'_>,
 ) -> Result<LrCurve, Error> {
     let device = promise::device(plan, &cx.machine);
+    let device = with_pages(device, plan, run, &*cx.files)?;
     let mut params = plan.no_params();
     let model = LanguageModel::new(&device, plan, dataset, &mut params)?;
     let mut model = model.starting_from(first_values(run, &plan.config));

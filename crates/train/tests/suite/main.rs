@@ -11,6 +11,7 @@ mod faults;
 mod init;
 mod lr_find;
 mod objective;
+mod paging;
 mod pressure;
 mod reference;
 mod resume;
