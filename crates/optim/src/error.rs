@@ -155,6 +155,20 @@ pub enum Error {
         /// The step.
         step: u64,
     },
+    /// A pattern that matches no matrix.
+    #[error("`{pattern}` matches no matrix{}", near_param(nearest))]
+    NoMatrix {
+        /// The pattern.
+        pattern: String,
+        /// The matrix it is nearest to, if there is any.
+        nearest: Option<String>,
+    },
+    /// Weights that have no singular values worth the name.
+    #[error("`{param}`: expected finite weights that are not all zero")]
+    BadWeights {
+        /// The parameter's name.
+        param: String,
+    },
     /// Gradients of a parameter cannot be, or were not, summed in a subspace.
     #[error("no gradient of `{param}` was summed in a subspace")]
     Unsummed {

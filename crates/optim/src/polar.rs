@@ -35,10 +35,10 @@ pub enum Polar {
 }
 
 /// a, b and c of X = a X + (b A + c A^2) X.
-type Triple = [f64; 3];
+pub(crate) type Triple = [f64; 3];
 
 const QUINTIC: Triple = [3.4445, -4.7750, 2.0315];
-const EXPRESS: [Triple; 5] = [
+pub(crate) const EXPRESS: [Triple; 5] = [
     [8.156554524902461, -22.48329292557795, 15.878769915207462],
     [4.042929935166739, -2.808917465908714, 0.5000178451051316],
     [3.8916678022926607, -2.772484153217685, 0.5060648178503393],

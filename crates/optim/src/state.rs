@@ -84,6 +84,14 @@ impl OptimState {
         }
     }
 
+    /// Forgets what is known of parameter `index`: its weights were replaced.
+    pub fn forget(&mut self, index: usize) {
+        if let Some(state) = self.params.get_mut(index) {
+            state.slots.iter_mut().for_each(Slot::clear);
+            state.sum = None;
+        }
+    }
+
     /// Updates parameter `index` (its place in the assignment), once per step.
     ///
     /// # Errors

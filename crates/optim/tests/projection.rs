@@ -105,7 +105,7 @@ fn the_basis_is_orthonormal_and_holds_the_leading_energy() {
             let mut transposed = vec![0.0; basis.len()];
             (0..basis.len()).for_each(|at| transposed[at % 40 * 12 + at / 40] = basis[at]);
             let gram = times([12, 40, 12], &basis, &transposed);
-            let one = |at: usize| if at % 13 == 0 { 1.0 } else { 0.0 };
+            let one = |at: usize| if at.is_multiple_of(13) { 1.0 } else { 0.0 };
             let used = gram.iter().step_by(13).filter(|x| **x > 0.5).count();
             let miss: f64 = gram
                 .iter()

@@ -2,7 +2,7 @@
 
 use nalgebra::{DMatrix, SymmetricEigen};
 use smidgen_codec::Tag;
-use smidgen_tensor::{Device, Tensor};
+use smidgen_tensor::{Buffer, Device, Tensor};
 
 use super::scratch;
 use crate::Error;
@@ -17,13 +17,7 @@ const COPIES: usize = 6;
 /// [`Error::Tensor`] for want of memory.
 pub(crate) fn eigen(device: &Device, a: &Tensor) -> Result<(Vec<f32>, Tensor), Error> {
     let n = a.rows();
-    // The library has its memory from the system; it is counted all the same.
-    let _booked = device.pool().bytes(Tag::Workspace, COPIES * a.byte_len())?;
-    let largest = a.slice::<f32>().iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
-    let matrix = DMatrix::<f64>::from_fn(n, n, |i, j| {
-        // Rounding may differ above and below the diagonal.
-        f64::from(a.slice::<f32>()[i.max(j) * n + i.min(j)] / largest)
-    });
+    let (matrix, largest, _booked) = copied(device, a)?;
     let solved = SymmetricEigen::new(matrix);
     let mut order: Vec<usize> = (0..n).collect();
     let value = |i: usize| solved.eigenvalues[i];
@@ -35,6 +29,31 @@ pub(crate) fn eigen(device: &Device, a: &Tensor) -> Result<(Vec<f32>, Tensor), E
         }
     }
     Ok((order.iter().map(|i| value(*i) as f32 * largest).collect(), vectors))
+}
+
+/// The eigenvalues alone, largest first: much less work.
+///
+/// # Errors
+/// [`Error::Tensor`] for want of memory.
+pub(crate) fn eigenvalues(device: &Device, a: &Tensor) -> Result<Vec<f64>, Error> {
+    let (matrix, largest, _booked) = copied(device, a)?;
+    let values = matrix.symmetric_eigenvalues();
+    let mut values: Vec<f64> = values.iter().map(|x| x * f64::from(largest)).collect();
+    values.sort_by(|a, b| b.total_cmp(a));
+    Ok(values)
+}
+
+/// The matrix as the library takes it, divided by its largest value. It has its memory from the
+/// system, which is counted all the same for as long as the buffer lives.
+fn copied(device: &Device, a: &Tensor) -> Result<(DMatrix<f64>, f32, Buffer), Error> {
+    let n = a.rows();
+    let booked = device.pool().bytes(Tag::Workspace, COPIES * a.byte_len())?;
+    let largest = a.slice::<f32>().iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
+    let matrix = DMatrix::from_fn(n, n, |i, j| {
+        // Rounding may differ above and below the diagonal.
+        f64::from(a.slice::<f32>()[i.max(j) * n + i.min(j)] / largest)
+    });
+    Ok((matrix, largest, booked))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod eigen;
 mod leading;
 mod orthonormal;
 
-pub(crate) use eigen::eigen;
+pub(crate) use eigen::{eigen, eigenvalues};
 pub(crate) use leading::{Draws, Leading, exact, randomised};
 pub(crate) use orthonormal::orthonormalise;
 
