@@ -1,7 +1,7 @@
-//! Writes the table of `docs/formats.md`: `cargo run --release --example formats [NAME..]`.
+//! Writes `docs/formats.md`: `cargo run --release -p smidgen-codec --example formats > docs/formats.md`.
 //!
 //! Speed is that of one thread on values in memory, not in a cache, the best of several passes;
-//! with names, those formats alone are timed and nothing else is shown.
+//! with names of formats, those alone are timed and nothing else is shown.
 #![allow(clippy::print_stdout)]
 
 mod table;
@@ -13,13 +13,15 @@ use smidgen_codec::{Format, Packed, Rng, Rounding, Stream};
 /// Values timed: 64 MiB of them, more than a cache has.
 const TIMED: usize = 1 << 24;
 /// Time spent on each figure.
-const ENOUGH: Duration = Duration::from_millis(300);
+const ENOUGH: Duration = Duration::from_millis(400);
+/// The page around the table.
+const PAGE: &str = include_str!("page.md");
 
 fn main() {
     let names: Vec<String> = std::env::args().skip(1).collect();
     let timer = Timer::new();
     if names.is_empty() {
-        return whole_table(timer);
+        return print!("{}", PAGE.replace("{table}\n", &whole_table(&timer)));
     }
     for name in names {
         match Format::by_name(&name) {
@@ -29,43 +31,33 @@ fn main() {
     }
 }
 
-fn whole_table(mut timer: Timer) {
-    println!(
-        "| format | bits per value | NRMSE of N(0, 1) | stochastic | second moments: median | 95 % | become 0 | encode | stochastic | decode |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
-    for row in table::rows() {
+fn whole_table(timer: &Timer) -> String {
+    let line = |row: table::Row| {
         let format = Format::by_name(&row.name).expect("a row has the name of a format");
-        let moments = row.moments;
-        println!(
-            "| `{}` | {:.3} | {:.5} | {:.5} | {:.3} | {:.2} | {:.1} % | {} |",
-            row.name,
-            row.bits,
-            row.normal,
-            row.stochastic,
-            moments.median,
-            moments.upper,
-            100.0 * moments.flushed,
-            timer.time(&format)
-        );
-    }
-    timer.values.clear();
+        format!("{} {} |\n", row.columns(), timer.time(&format))
+    };
+    table::rows().into_iter().map(line).collect()
 }
 
 /// Values in memory, and room for what they become.
 struct Timer {
     values: Vec<f32>,
     back: Vec<f32>,
+    /// G bytes per second that a copy reads and writes.
+    copy: f64,
 }
 
 impl Timer {
     fn new() -> Self {
         let mut values = vec![0.0; 1 << 16];
         Rng::new(1, Stream::Init).fill_normal(0, 0, 1.0, &mut values);
-        Self { values: values.repeat(TIMED >> 16), back: vec![1.0; TIMED] }
+        let (values, mut back) = (values.repeat(TIMED >> 16), vec![1.0; TIMED]);
+        let copy = 8.0 * rate(|| back.copy_from_slice(&values));
+        Self { values, back, copy }
     }
 
-    /// Encode, stochastic encode and decode, in G values per second.
+    /// Encode, stochastic encode and decode: G values per second, and the share of the bytes per
+    /// second of a copy.
     fn time(&self, format: &Format) -> String {
         let shape = [TIMED >> 12, 1 << 12];
         let mut back = self.back.clone();
@@ -77,7 +69,9 @@ impl Timer {
             rate(|| packed.encode_from(&self.values, stochastic).expect("the same shape")),
             rate(|| packed.decode_into(&mut back).expect("the same shape")),
         ];
-        rates.map(|rate| format!("{rate:.2}")).join(" | ")
+        let bytes = 4.0 + packed.layout().bits_per_value() / 8.0;
+        let share = |rate: f64| 100.0 * rate * bytes / self.copy;
+        rates.map(|rate| format!("{rate:.2} ({:.0} %)", share(rate))).join(" | ")
     }
 }
 

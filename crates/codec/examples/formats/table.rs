@@ -4,11 +4,10 @@ use smidgen_codec::{CODECS, Format, Packed, Rng, Rounding, Sign, Stream};
 
 /// Values measured: what the reference tables took.
 pub(crate) const COUNT: usize = 131_072;
-/// How they are cut where a scale is for the tensor or the row.
-const SHAPE: [usize; 2] = [32, 4096];
+/// Values in a row, for formats whose blocks end there.
+const COLUMNS: usize = 4096;
 
 /// What one format keeps.
-#[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// The name with its parameters.
     pub(crate) name: String,
@@ -22,8 +21,22 @@ pub(crate) struct Row {
     pub(crate) moments: Moments,
 }
 
+impl Row {
+    /// The columns of the table, but for those of speed.
+    pub(crate) fn columns(&self) -> String {
+        let Moments { median, upper, flushed } = self.moments;
+        format!(
+            "| `{}` | {:.3} | {:.4} | {:.4} | {median:.3} | {upper:.2} | {:.1} % |",
+            self.name,
+            self.bits,
+            self.normal,
+            self.stochastic,
+            100.0 * flushed
+        )
+    }
+}
+
 /// Relative error of values like second moments, exp(N(-8, 3)).
-#[derive(Clone, Copy, Debug)]
 pub(crate) struct Moments {
     /// Its median.
     pub(crate) median: f64,
@@ -80,17 +93,26 @@ pub(crate) fn moments(format: &Format) -> Moments {
     let mut values = vec![0.0; COUNT];
     Rng::new(18, Stream::Init).fill_normal(0, 0, 3.0, &mut values);
     values.iter_mut().for_each(|x| *x = (*x - 8.0).exp());
-    let back = there_and_back(format, &values, Rounding::Nearest);
-    let flushed = back.iter().filter(|x| **x == 0.0).count() as f64 / COUNT as f64;
-    let relative = |(x, y): (&f32, &f32)| (f64::from(*y) / f64::from(*x) - 1.0).abs();
-    let mut relative: Vec<f64> = values.iter().zip(&back).map(relative).collect();
-    relative.sort_by(f64::total_cmp);
-    Moments { median: relative[COUNT / 2], upper: relative[COUNT / 20 * 19], flushed }
+    Moments::of(&values, &there_and_back(format, &values, Rounding::Nearest))
 }
 
-fn there_and_back(format: &Format, values: &[f32], rounding: Rounding) -> Vec<f32> {
-    let packed = Packed::encode(format.clone(), SHAPE, values, rounding);
-    let mut back = vec![0.0; COUNT];
+impl Moments {
+    /// The relative errors of positive `values` that came `back`.
+    pub(crate) fn of(values: &[f32], back: &[f32]) -> Self {
+        let count = values.len();
+        let flushed = back.iter().filter(|x| **x == 0.0).count() as f64 / count as f64;
+        let relative = |(x, y): (&f32, &f32)| (f64::from(*y) / f64::from(*x) - 1.0).abs();
+        let mut relative: Vec<f64> = values.iter().zip(back).map(relative).collect();
+        relative.sort_by(f64::total_cmp);
+        Self { median: relative[count / 2], upper: relative[count / 20 * 19], flushed }
+    }
+}
+
+/// What is left of `values`.
+pub(crate) fn there_and_back(format: &Format, values: &[f32], rounding: Rounding) -> Vec<f32> {
+    let shape = [values.len().div_ceil(COLUMNS), values.len().min(COLUMNS)];
+    let packed = Packed::encode(format.clone(), shape, values, rounding);
+    let mut back = vec![0.0; values.len()];
     let packed = packed.expect("as many values as the shape says");
     packed.decode_into(&mut back).expect("as many values as were coded");
     back

@@ -1,7 +1,8 @@
 //! The f16 code (IEEE half precision): round to it, expand from it, and whole slices of both.
 
+use super::int;
 use crate::multiversion;
-use crate::rng::bits32;
+use crate::rng::Draws;
 use crate::simd::Level;
 
 /// The smallest f32 that rounds to infinity to nearest.
@@ -36,18 +37,12 @@ pub fn round(value: f32) -> u16 {
 pub fn round_stochastic(value: f32, random: u32) -> u16 {
     let bits = value.to_bits();
     let (sign, size) = ((bits >> 16) & 0x8000, bits & 0x7fff_ffff);
-    if size >= OVERFLOW {
-        return round(value);
-    }
-    if size >= NORMAL {
-        let sum = size - REBIAS + (random >> 19);
-        return (sign | sum >> 13) as u16;
-    }
+    let normal = size.wrapping_sub(REBIAS).wrapping_add(random >> 19) >> 13;
     // A power of two is exact: whole steps before the point, the fraction behind it.
-    let steps = f32::from_bits(size) * 16_777_216.0;
-    let fraction = f64::from(steps.fract()) * 4_294_967_296.0;
-    let up = u32::from(f64::from(random) < fraction);
-    (sign | (steps as u32 + up)) as u16
+    let steps = f32::from_bits(size.min(NORMAL)) * 16_777_216.0;
+    let small = if size < NORMAL { int::stochastic(steps, random) as u32 } else { normal };
+    let beyond = u32::from(round(value)) & 0x7fff;
+    (sign | if size >= OVERFLOW { beyond } else { small }) as u16
 }
 
 /// The value of f16 bits; exact.
@@ -89,9 +84,14 @@ multiversion! {
 
 /// Rounds `src` stochastically; value i takes the random bits of `(key, first_index + i)`.
 pub fn pack_stochastic(src: &[f32], dst: &mut [[u8; 2]], key: u64, first_index: u64) {
-    for (i, (value, code)) in src.iter().zip(dst).enumerate() {
-        let random = bits32(key, first_index.wrapping_add(i as u64));
-        *code = round_stochastic(*value, random).to_le_bytes();
+    pack_stochastic_run(Level::detect(), src, dst, Draws::new(key, first_index));
+}
+
+multiversion! {
+    fn pack_stochastic_run(src: &[f32], dst: &mut [[u8; 2]], draws: Draws) {
+        for ((value, code), i) in src.iter().zip(dst).zip(0..) {
+            *code = round_stochastic(*value, draws.at(i)).to_le_bytes();
+        }
     }
 }
 

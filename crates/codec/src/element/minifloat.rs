@@ -4,6 +4,8 @@
 //! saturates: a number past the largest becomes the largest, NaN included, for a code that stands
 //! in a block must never be an infinity.
 
+use super::int;
+
 /// A float of `1 + E + M` bits with subnormals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Minifloat<const M: u32, const BIAS: u32, const TOP: u32>;
@@ -48,8 +50,8 @@ impl<const M: u32, const BIAS: u32, const TOP: u32> Minifloat<M, BIAS, TOP> {
         let size = value.to_bits() & 0x7fff_ffff;
         let normal = size.wrapping_sub(Self::REBIAS).wrapping_add(random >> (9 + M)) >> (23 - M);
         // Steps of subnormals, in units of 2^-16; a power of two is exact.
-        let steps = f32::from_bits(size.min(Self::NORMAL)) * Self::STEPS;
-        let subnormal = (steps as i32 as u32 + (random >> 16)) >> 16;
+        let steps = int::nearest(f32::from_bits(size.min(Self::NORMAL)) * Self::STEPS) as u32;
+        let subnormal = (steps + (random >> 16)) >> 16;
         Self::signed(value, if size < Self::NORMAL { subnormal } else { normal })
     }
 

@@ -79,9 +79,9 @@ fn pack_codes<const BITS: usize, const HIGH_FIRST: bool>(codes: &[u8], bytes: &m
         _ => {
             for (codes, bytes) in codes.as_chunks().0.iter().zip(bytes.chunks_mut(3)) {
                 let packed = pack_six(*codes);
-                match bytes.as_chunks_mut() {
-                    ([bytes], _) => *bytes = packed,
-                    (_, bytes) => bytes.copy_from_slice(&packed[..bytes.len()]),
+                match bytes.first_chunk_mut() {
+                    Some(bytes) => *bytes = packed,
+                    None => bytes.copy_from_slice(&packed[..bytes.len()]),
                 }
             }
         }

@@ -12,6 +12,7 @@ use super::fixed::{FixedCode, padded};
 use super::scaled::largest;
 use crate::Rounding;
 use crate::element::minifloat::E2M1;
+use crate::element::pack;
 use crate::rng::Draws;
 
 /// The scale byte of NaN.
@@ -69,18 +70,21 @@ pub(super) fn codes<const N: usize>(
     let mut codes = [0; N];
     match rounding {
         Rounding::Nearest => {
-            for i in 0..N {
-                codes[i] = E2M1::nearest(values[i] * inverse);
-            }
+            let code = |_, x: f32| positive_zero(E2M1::nearest(x * inverse));
+            pack::from_values::<8, false>(values, &mut codes, code);
         }
         Rounding::Stochastic { key, first_index } => {
             let draws = Draws::new(key, first_index);
-            for i in 0..N {
-                codes[i] = E2M1::stochastic(values[i] * inverse, draws.at(i as u32));
-            }
+            let code = |i, x: f32| positive_zero(E2M1::stochastic(x * inverse, draws.at(i)));
+            pack::from_values::<8, false>(values, &mut codes, code);
         }
     }
-    codes.map(|code| if code == 8 { 0 } else { code })
+    codes
+}
+
+#[inline(always)]
+fn positive_zero(code: u8) -> u8 {
+    if code == 8 { 0 } else { code }
 }
 
 /// Two halves of codes side by side: the first in the low bits.

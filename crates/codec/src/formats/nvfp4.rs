@@ -34,18 +34,20 @@ impl FixedCode for Nvfp4 {
     fn encode_block(tensor: f32, values: &[f32], block: &mut [u8], rounding: Rounding) {
         let values = padded::<64>(values);
         let (scales, bytes) = block.split_at_mut(4);
-        for (i, values) in values.as_chunks::<GROUP>().0.iter().enumerate() {
-            let bytes = &mut bytes[8 * i..8 * i + 8];
-            let largest = largest(values);
-            if !largest.is_finite() {
-                scales[i] = NAN;
-                bytes.fill(0);
-                continue;
-            }
-            scales[i] = scale_code(largest, tensor, rounding);
+        let mut scaled = values;
+        for (i, values) in scaled.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
+            scales[i] = scale_code(largest(values), tensor, rounding);
             let scale = E4M3::value(scales[i]) * tensor;
             let inverse = if scale > 0.0 { (1.0 / scale).min(f32::MAX) } else { 0.0 };
-            write_nibbles(&codes(values, inverse, rounding.advance(i * GROUP)), bytes);
+            values.iter_mut().for_each(|x| *x *= inverse);
+        }
+        let codes = codes(&scaled, 1.0, rounding);
+        for (i, codes) in codes.as_chunks::<GROUP>().0.iter().enumerate() {
+            let bytes = &mut bytes[8 * i..8 * i + 8];
+            match scales[i] {
+                NAN => bytes.fill(0),
+                _ => write_nibbles(codes, bytes),
+            }
         }
     }
 
@@ -67,9 +69,13 @@ fn tensor_scale(values: &[f32]) -> f32 {
     finite.fold(0.0f32, |max, value| max.max(value.abs())) / (E2M1::MAX * E4M3::MAX)
 }
 
-/// The code of a scale under which nothing is cut off, if rounding is to be unbiased.
+/// The code of the scale of 16 values: one under which nothing is cut off, if rounding is to be
+/// unbiased.
 #[inline(always)]
 fn scale_code(largest: f32, tensor: f32, rounding: Rounding) -> u8 {
+    if !largest.is_finite() {
+        return NAN;
+    }
     let exact = if tensor > 0.0 { largest / E2M1::MAX / tensor } else { 0.0 };
     let code = E4M3::nearest(exact);
     let below = E4M3::value(code) < exact && matches!(rounding, Rounding::Stochastic { .. });
