@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use smidgen_codec::{CODECS, Format, Packed, Rounding, Sign};
 use smidgen_data::Tokenizer;
 use smidgen_store::{
     Disk, Dtype, GgufFile, GgufInfo, GgufType, GgufValue, RunDir, TensorFile, TensorInfo, config,
@@ -40,6 +41,7 @@ pub(super) const TARGETS: &[Target] = &[
         read: read_sentencepiece,
     },
     Target { name: "llama2c", seeds: llama2c_seeds, mend: as_it_is, read: read_llama2c },
+    Target { name: "format", seeds: format_seeds, mend: as_it_is, read: read_format },
 ];
 
 fn as_it_is(_: &mut [u8]) {}
@@ -219,6 +221,33 @@ fn sentencepiece_model() -> Vec<u8> {
     };
     let (trainer, normalizer) = (field(2, &[0x18, 2]), field(3, &[0x18, 1, 0x20, 0]));
     pieces().map(piece).chain([trainer, normalizer]).flatten().collect()
+}
+
+/// The number of a format, rows, columns, then its bytes; each with its default parameters.
+fn format_seeds() -> anyhow::Result<Vec<Vec<u8>>> {
+    let values: Vec<f32> = (0..3 * 70).map(|i| (i % 17) as f32 - 8.0).collect();
+    let seed = |number: usize| {
+        let format = Format::by_name(CODECS[number].name())?;
+        let packed = Packed::encode(format, [3, 70], &values, Rounding::Nearest)?;
+        Ok([&[number as u8, 3, 70], packed.header(), packed.bytes()].concat())
+    };
+    (0..CODECS.len()).map(seed).collect()
+}
+
+/// Decodes what is there as often as the shape asks for; also with the map without a sign.
+fn read_format(_: &Path, input: &[u8]) -> bool {
+    let [number, rows, columns, bytes @ ..] = input else { return false };
+    let number = usize::from(*number) % CODECS.len();
+    let format = Format::by_name(CODECS[number].name()).expect("a name of the registry");
+    let shape = [usize::from(*rows), usize::from(*columns)];
+    let decoded = |format: &Format| {
+        let layout = format.layout(shape);
+        let filled = |count: usize| bytes.iter().copied().cycle().take(count).collect::<Vec<u8>>();
+        let (header, bytes) = (filled(layout.header_bytes), filled(layout.code_bytes()));
+        let packed = Packed::from_parts(format.clone(), shape, header, bytes);
+        packed.and_then(|packed| packed.decode_into(&mut vec![0.0; layout.values()])).is_ok()
+    };
+    decoded(&format) && decoded(&format.signed_as(Sign::Unsigned))
 }
 
 fn write(path: &Path, input: &[u8]) {

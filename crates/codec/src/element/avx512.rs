@@ -188,13 +188,16 @@ pub(super) fn encode_dynamic<const UNSIGNED: bool>(
     let ladder = Ladder::new(lines);
     match rounding {
         Rounding::Nearest => {
-            let midpoints = Table::new(&lines.midpoints);
             each_register(values, codes, |values, _| {
                 let (scaled, size) = size_of::<UNSIGNED>(values, inverse);
                 let places = _mm512_add_epi32(ladder.place(size), _mm512_set1_epi32(ALMOST_HALF));
                 let below = _mm512_srai_epi32::<PART_BITS>(places);
-                let past = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(size, midpoints.get(below));
-                let number = _mm512_mask_add_epi32(below, past, below, _mm512_set1_epi32(1));
+                let part = _mm512_and_si512(places, _mm512_set1_epi32(PARTS - 1));
+                let doubtful = _mm512_cmpge_epi32_mask(part, _mm512_set1_epi32(DOUBTFUL));
+                let number = match doubtful {
+                    0 => below,
+                    _ => compare(lines, size, below),
+                };
                 dynamic_code::<UNSIGNED>(scaled, number)
             });
         }
@@ -225,6 +228,18 @@ fn each_register(values: &[f32], codes: &mut [u8], code: impl Fn(&[f32; LANES], 
         unsafe { store_codes(&mut slots, code(&values, LANES * whole.len())) };
         tail.copy_from_slice(&slots[..rest.len()]);
     }
+}
+
+/// A value this near to a midpoint, one in 250, is compared with it; its place is far less off.
+const DOUBTFUL: i32 = PARTS - 16;
+
+/// The numbers of the nearest levels: those below, or the next where the midpoint is exceeded.
+#[cold]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn compare(lines: &Lines, size: __m512, below: __m512i) -> __m512i {
+    let midpoint = Table::new(&lines.midpoints).get(below);
+    let past = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(size, midpoint);
+    _mm512_mask_add_epi32(below, past, below, _mm512_set1_epi32(1))
 }
 
 /// The scaled values, and their sizes among the levels.

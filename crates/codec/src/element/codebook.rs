@@ -267,12 +267,12 @@ multiversion! {
     ) {
         match rounding {
             Rounding::Nearest => {
-                pack::from_values::<8, false>(values, codes, |_, x| nearest(x * inverse));
+                pack::from_values::<8, false>(values, codes, |x| nearest(x * inverse));
             }
             Rounding::Stochastic { key, first_index } => {
                 let draws = Draws::new(key, first_index);
-                let code = |i, x: f32| stochastic(x * inverse, draws.at(i));
-                pack::from_values::<8, false>(values, codes, code);
+                let code = |x: f32, random| stochastic(x * inverse, random);
+                pack::from_draws::<8, false>(values, codes, draws, code);
             }
         }
     }
@@ -331,12 +331,12 @@ multiversion! {
     fn encode_nf4_plainly(values: &[f32], inverse: f32, bytes: &mut [u8], rounding: Rounding) {
         match rounding {
             Rounding::Nearest => {
-                pack::from_values::<4, true>(values, bytes, |_, x| nf4_nearest(x * inverse));
+                pack::from_values::<4, true>(values, bytes, |x| nf4_nearest(x * inverse));
             }
             Rounding::Stochastic { key, first_index } => {
                 let draws = Draws::new(key, first_index);
-                let code = |i, x: f32| nf4_stochastic(x * inverse, draws.at(i));
-                pack::from_values::<4, true>(values, bytes, code);
+                let code = |x: f32, random| nf4_stochastic(x * inverse, random);
+                pack::from_draws::<4, true>(values, bytes, draws, code);
             }
         }
     }

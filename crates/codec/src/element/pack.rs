@@ -2,24 +2,56 @@
 //!
 //! Only bitsandbytes has the first of two nibbles on top: `HIGH_FIRST`.
 
+use crate::rng::Draws;
+
 /// Codes made at once, between the arithmetic and the packing: few enough for the first cache.
 const TILE: usize = 256;
+/// Codes that stay in registers where their arithmetic is short.
+const SHORT: usize = 64;
 
-/// Packs `code(i, value)` of each value; spare bits of the last byte are zero.
+/// Packs `code(value)` of each value; spare bits of the last byte are zero.
 #[inline(always)]
 pub fn from_values<const BITS: usize, const HIGH_FIRST: bool>(
     values: &[f32],
     bytes: &mut [u8],
-    code: impl Fn(u32, f32) -> u8,
+    code: impl Fn(f32) -> u8,
 ) {
     if BITS == 8 {
-        return each_code(0, values, bytes, code);
+        for (value, slot) in values.iter().zip(bytes) {
+            *slot = code(*value);
+        }
+        return;
+    }
+    let (whole, rest) = values.as_chunks::<SHORT>();
+    let (tiles, tail) = bytes.split_at_mut(whole.len() * SHORT * BITS / 8);
+    for (values, bytes) in whole.iter().zip(tiles.chunks_exact_mut(SHORT * BITS / 8)) {
+        let codes: [u8; SHORT] = values.map(&code);
+        pack_codes::<BITS, HIGH_FIRST>(&codes, bytes);
+    }
+    if !rest.is_empty() {
+        let mut codes = [0; SHORT];
+        for (value, slot) in rest.iter().zip(&mut codes) {
+            *slot = code(*value);
+        }
+        pack_codes::<BITS, HIGH_FIRST>(&codes, tail);
+    }
+}
+
+/// Packs `code(value, draw)` of each value and its draw.
+#[inline(always)]
+pub fn from_draws<const BITS: usize, const HIGH_FIRST: bool>(
+    values: &[f32],
+    bytes: &mut [u8],
+    draws: Draws,
+    code: impl Fn(f32, u32) -> u8,
+) {
+    if BITS == 8 {
+        return each_draw(0, values, bytes, draws, code);
     }
     let mut codes = [0; TILE];
-    for (t, (values, bytes)) in
-        values.chunks(TILE).zip(bytes.chunks_mut(TILE * BITS / 8)).enumerate()
-    {
-        each_code((t * TILE) as u32, values, &mut codes, &code);
+    let tiles = values.chunks(TILE).zip(bytes.chunks_mut(TILE * BITS / 8));
+    for (t, (values, bytes)) in tiles.enumerate() {
+        each_draw((t * TILE) as u32, values, &mut codes, draws, &code);
         // The codes of a longer tile before this one are not its own.
         let end = values.len().next_multiple_of(8);
         codes[values.len()..end].fill(0);
@@ -27,11 +59,18 @@ pub fn from_values<const BITS: usize, const HIGH_FIRST: bool>(
     }
 }
 
-/// A loop of unknown length: one of known length is unrolled before it is vectorised, and badly.
+/// A loop of unknown length: one of known length is unrolled before it is vectorised, and badly
+/// with as much arithmetic as this.
 #[inline(always)]
-fn each_code(first: u32, values: &[f32], codes: &mut [u8], code: impl Fn(u32, f32) -> u8) {
+fn each_draw(
+    first: u32,
+    values: &[f32],
+    codes: &mut [u8],
+    draws: Draws,
+    code: impl Fn(f32, u32) -> u8,
+) {
     for ((value, slot), i) in values.iter().zip(codes).zip(first..) {
-        *slot = code(i, *value);
+        *slot = code(*value, draws.at(i));
     }
 }
 
@@ -137,7 +176,7 @@ mod tests {
         for n in [0, 1, 3, 4, 63, 64, 65, 130] {
             let values: Vec<f32> = (0..n).map(|i| (i * 7 % (1 << BITS)) as f32).collect();
             let mut bytes = vec![0xaa; (n * BITS).div_ceil(8)];
-            from_values::<BITS, HIGH_FIRST>(&values, &mut bytes, |_, value| value as u8);
+            from_values::<BITS, HIGH_FIRST>(&values, &mut bytes, |value| value as u8);
             let mut back = vec![-1.0; n];
             to_values::<BITS, HIGH_FIRST>(&bytes, &mut back, f32::from);
             assert_eq!(values, back, "{BITS} bits, {n}");
@@ -156,9 +195,9 @@ mod tests {
     #[test]
     fn the_first_code_is_in_the_low_bits_unless_said() {
         let (mut low, mut high, mut six) = ([0], [0], [0; 3]);
-        from_values::<4, false>(&[1.0, 2.0], &mut low, |_, value| value as u8);
-        from_values::<4, true>(&[1.0, 2.0], &mut high, |_, value| value as u8);
-        from_values::<6, false>(&[1.0, 2.0, 3.0, 63.0], &mut six, |_, value| value as u8);
+        from_values::<4, false>(&[1.0, 2.0], &mut low, |value| value as u8);
+        from_values::<4, true>(&[1.0, 2.0], &mut high, |value| value as u8);
+        from_values::<6, false>(&[1.0, 2.0, 3.0, 63.0], &mut six, |value| value as u8);
         assert_eq!((low, high), ([0x21], [0x12]));
         assert_eq!(six, [0x81, 0x30, 0xfc]);
     }

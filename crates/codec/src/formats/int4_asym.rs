@@ -45,13 +45,13 @@ impl BlockCode for Int4Asym {
         let code = |whole: i32| (whole + zero).clamp(0, 15) as u8;
         match rounding {
             Rounding::Nearest => {
-                let code = |_, x: f32| code(int::nearest(x * inverse));
+                let code = |x: f32| code(int::nearest(x * inverse));
                 pack::from_values::<4, false>(values, codes, code);
             }
             Rounding::Stochastic { key, first_index } => {
                 let draws = Draws::new(key, first_index);
-                let code = |i, x: f32| code(int::stochastic(x * inverse, draws.at(i)));
-                pack::from_values::<4, false>(values, codes, code);
+                let code = |x: f32, random| code(int::stochastic(x * inverse, random));
+                pack::from_draws::<4, false>(values, codes, draws, code);
             }
         }
     }

@@ -70,13 +70,13 @@ pub(super) fn codes<const N: usize>(
     let mut codes = [0; N];
     match rounding {
         Rounding::Nearest => {
-            let code = |_, x: f32| positive_zero(E2M1::nearest(x * inverse));
+            let code = |x: f32| positive_zero(E2M1::nearest(x * inverse));
             pack::from_values::<8, false>(values, &mut codes, code);
         }
         Rounding::Stochastic { key, first_index } => {
             let draws = Draws::new(key, first_index);
-            let code = |i, x: f32| positive_zero(E2M1::stochastic(x * inverse, draws.at(i)));
-            pack::from_values::<8, false>(values, &mut codes, code);
+            let code = |x: f32, random| positive_zero(E2M1::stochastic(x * inverse, random));
+            pack::from_draws::<8, false>(values, &mut codes, draws, code);
         }
     }
     codes

@@ -37,18 +37,18 @@ impl FixedCode for Q8_0 {
             _ if scale.is_nan() => codes.fill(0),
             Rounding::Nearest => {
                 let inverse = inverse(scale);
-                let code = |_, x: f32| int::nearest((x * inverse).round()) as u8;
+                let code = |x: f32| int::nearest((x * inverse).round()) as u8;
                 pack::from_values::<8, false>(values, codes, code);
             }
             Rounding::Stochastic { key, first_index } => {
                 // The stored scale, else the mean would be off by the rounding of the scale.
                 let inverse = inverse(f16::expand(stored));
                 let draws = Draws::new(key, first_index);
-                let code = |i, x: f32| {
+                let code = |x: f32, random| {
                     let scaled = (x * inverse).clamp(-127.0, 127.0);
-                    int::stochastic(scaled, draws.at(i)).clamp(-127, 127) as u8
+                    int::stochastic(scaled, random).clamp(-127, 127) as u8
                 };
-                pack::from_values::<8, false>(values, codes, code);
+                pack::from_draws::<8, false>(values, codes, draws, code);
             }
         }
     }

@@ -216,13 +216,12 @@ pub(crate) fn encode_scaled<const BITS: usize, const HIGH_FIRST: bool>(
     let Some(inverse) = write_scale(values, top, head, codes) else { return };
     match rounding {
         Rounding::Nearest => {
-            pack::from_values::<BITS, HIGH_FIRST>(values, codes, |_, x| nearest(x * inverse));
+            pack::from_values::<BITS, HIGH_FIRST>(values, codes, |x| nearest(x * inverse));
         }
         Rounding::Stochastic { key, first_index } => {
             let draws = Draws::new(key, first_index);
-            pack::from_values::<BITS, HIGH_FIRST>(values, codes, |i, x| {
-                stochastic(x * inverse, draws.at(i))
-            });
+            let code = |x: f32, random| stochastic(x * inverse, random);
+            pack::from_draws::<BITS, HIGH_FIRST>(values, codes, draws, code);
         }
     }
 }

@@ -36,13 +36,13 @@ impl FixedCode for Ternary {
         block.fill(0x55);
         match rounding {
             Rounding::Nearest => {
-                let code = |_, x| code(int::nearest(scaled(x)));
+                let code = |x| code(int::nearest(scaled(x)));
                 pack::from_values::<2, false>(values, block, code);
             }
             Rounding::Stochastic { key, first_index } => {
                 let draws = Draws::new(key, first_index);
-                let code = |i, x| code(int::stochastic(scaled(x), draws.at(i)));
-                pack::from_values::<2, false>(values, block, code);
+                let code = |x, random| code(int::stochastic(scaled(x), random));
+                pack::from_draws::<2, false>(values, block, draws, code);
             }
         }
     }
