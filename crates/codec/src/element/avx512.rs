@@ -336,10 +336,9 @@ pub(super) fn encode_nf4(
     bytes: &mut [u8; TILE / 2],
     rounding: Rounding,
 ) {
-    let mut codes = [0; TILE];
     match rounding {
         Rounding::Nearest => {
-            each_register(values, &mut codes, |values, _| {
+            each_pair(values, bytes, |values, _| {
                 let scaled = _mm512_mul_ps(load(values), _mm512_set1_ps(inverse));
                 count_marks::<_CMP_GT_OQ>(&MIDPOINTS, scaled)
             });
@@ -347,7 +346,7 @@ pub(super) fn encode_nf4(
         Rounding::Stochastic { key, first_index } => {
             let random = Random::new(key, first_index, TILE);
             let [slope, offset] = NF4_LINES.each_ref().map(|line| load(line));
-            each_register(values, &mut codes, |values, at| {
+            each_pair(values, bytes, |values, at| {
                 let scaled = _mm512_mul_ps(load(values), _mm512_set1_ps(inverse));
                 let below = count_marks::<_CMP_GE_OQ>(&LEVELS, scaled);
                 let slope = _mm512_permutexvar_ps(below, slope);
@@ -360,8 +359,25 @@ pub(super) fn encode_nf4(
             });
         }
     }
-    for (byte, pair) in bytes.iter_mut().zip(codes.as_chunks::<2>().0) {
-        *byte = pair[0] << 4 | pair[1];
+}
+
+/// Calls `code` for 16 values at a time and joins each two codes, the first in the high bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn each_pair(
+    values: &[f32; TILE],
+    bytes: &mut [u8; TILE / 2],
+    code: impl Fn(&[f32; LANES], usize) -> __m512i,
+) {
+    let registers = values.as_chunks::<LANES>().0;
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    for (i, bytes) in bytes.as_chunks_mut().0.iter_mut().enumerate() {
+        let lower = code(&registers[2 * i], 2 * i * LANES);
+        let upper = code(&registers[2 * i + 1], (2 * i + 1) * LANES);
+        let first = _mm512_permutex2var_epi32(lower, even, upper);
+        let second = _mm512_permutex2var_epi32(lower, odd, upper);
+        store_codes(bytes, _mm512_or_si512(_mm512_slli_epi32::<4>(first), second));
     }
 }
 
