@@ -400,6 +400,14 @@ impl Assignment {
         self.slot_bytes().map(|(_, bytes, _)| bytes).sum()
     }
 
+    /// For each parameter in order the bytes of workspace in its update, at most.
+    pub fn workspace_bytes(&self) -> impl Iterator<Item = (&ParamSpec, usize)> {
+        let bytes = |(param, group): &'_ (ParamSpec, usize)| {
+            self.groups[*group].rule.workspace_bytes(param)
+        };
+        self.params.iter().map(move |entry| (&entry.0, bytes(entry)))
+    }
+
     /// Every slot that this will allocate: its tag, its bytes, and whether it lies in a file.
     pub fn slot_bytes(&self) -> impl Iterator<Item = (Tag, usize, bool)> + '_ {
         self.params.iter().flat_map(|(param, group)| {

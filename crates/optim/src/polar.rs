@@ -96,6 +96,14 @@ impl Polar {
         Ok(x)
     }
 
+    /// Bytes that this takes at once, `u` included, at most: two matrices, panels of two more, and two of
+    /// the smaller side squared, in f32. Where the CPU multiplies bf16 it is half of that.
+    pub(crate) fn workspace_bytes([rows, cols]: [usize; 2]) -> usize {
+        let (value, side) = (rows.saturating_mul(cols), rows.min(cols));
+        let squares = side.saturating_mul(side).saturating_mul(2 * 4);
+        value.saturating_mul(4 * 4).saturating_add(squares)
+    }
+
     /// `u` divided by its norm, in `format`.
     fn normalised(self, device: &Device, mut u: Tensor, format: Format) -> Result<Tensor, Error> {
         let norm = self.margin() * global_norm(device.team(), &[u.slice::<f32>()]);

@@ -24,6 +24,12 @@ pub trait Optimizer: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
+    /// Bytes of workspace at once in an update of this parameter, at most; none for rules that update each
+    /// value by itself.
+    fn workspace_bytes(&self, _param: &ParamSpec) -> usize {
+        0
+    }
+
     /// Updates one parameter and its slots, once. `slots` are those of [`Optimizer::slots`].
     ///
     /// # Errors

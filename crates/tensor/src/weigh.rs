@@ -5,6 +5,7 @@
 //! `kernels/` line by line; a test of the training plan holds it against a real ledger.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use smidgen_codec::{Entry, Ledger, Tag};
 
@@ -38,7 +39,10 @@ pub enum Gather {
         again: bool,
     },
     /// They are used as they come.
-    Streamed,
+    Streamed {
+        /// What an update needs besides, by the bytes of the gradient, where that is anything.
+        workspace: BTreeMap<usize, usize>,
+    },
 }
 
 impl Gather {
@@ -51,9 +55,15 @@ impl Gather {
     }
 
     /// Hands a complete gradient over.
-    pub fn finish(&mut self, grad: Option<Entry>) {
-        if let Gather::Held { kept, .. } = self {
-            kept.extend(grad);
+    pub fn finish(&mut self, weigh: &Weigh, grad: Option<Entry>) {
+        match (self, grad) {
+            (Gather::Held { kept, .. }, grad) => kept.extend(grad),
+            (Gather::Streamed { workspace }, Some(grad)) => {
+                if let Some(bytes) = workspace.get(&grad.bytes()) {
+                    drop(weigh.bytes(Tag::Workspace, *bytes));
+                }
+            }
+            (Gather::Streamed { .. }, None) => {}
         }
     }
 }
@@ -204,10 +214,10 @@ impl Weigh {
         for out in shape.outs {
             let grad = gather.start(self, [*out, shape.width]);
             self.product_columns(*out, rows);
-            gather.finish(grad);
+            gather.finish(self, grad);
             if shape.biases {
                 let grad = gather.start(self, [1, *out]);
-                gather.finish(grad);
+                gather.finish(self, grad);
             }
         }
         (dx, input)
@@ -218,7 +228,7 @@ impl Weigh {
     pub fn norm_back(&self, rows: usize, width: usize, gather: &mut Gather) {
         drop(self.tensor(Tag::Workspace, [rows.div_ceil(ROWS), width], Format::F32));
         let grad = gather.start(self, [1, width]);
-        gather.finish(grad);
+        gather.finish(self, grad);
     }
 
     /// Attention; gives the joined heads and the log-sum-exp of the scores.

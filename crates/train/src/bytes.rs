@@ -78,6 +78,16 @@ pub(crate) fn predict(load: &Load<'_>) -> Peaks {
     Peaks { by_tag, total: walk.weigh.total_peak_bytes() }
 }
 
+/// What updates need besides state, by the bytes of the gradient.
+fn updates(assignment: &Assignment) -> BTreeMap<usize, usize> {
+    let mut most = BTreeMap::new();
+    for (param, bytes) in assignment.workspace_bytes().filter(|(_, bytes)| *bytes > 0) {
+        let entry = most.entry(4 * param.shape[0] * param.shape[1]).or_insert(0);
+        *entry = bytes.max(*entry);
+    }
+    most
+}
+
 /// A decoder on a tape that only counts.
 struct Walk<'a> {
     weigh: Weigh,
@@ -129,13 +139,17 @@ impl<'a> Walk<'a> {
     fn step(&self, load: &Load<'_>) {
         let mut gather = match load.grad {
             GradMode::Held => Gather::Held { kept: Vec::new(), again: false },
-            GradMode::Streamed => Gather::Streamed,
+            GradMode::Streamed => Gather::Streamed { workspace: updates(load.assignment) },
         };
         for _ in 0..load.grad_accum.min(2) {
             self.micro_batch(load.recompute, &mut gather);
             if let Gather::Held { again, .. } = &mut gather {
                 *again = true;
             }
+        }
+        if let Gather::Held { .. } = &gather {
+            let most = updates(load.assignment).into_values().max().unwrap_or(0);
+            drop(self.weigh.bytes(Tag::Workspace, most));
         }
     }
 
@@ -184,12 +198,12 @@ impl<'a> Walk<'a> {
         let ends =
             [Tag::Activations, Tag::Workspace].map(|tag| weigh.tensor(tag, [1, 1], Format::F32));
         // The gradients of an earlier micro-batch are there: the new ones are added to them.
-        let weight = matches!(gather, Gather::Held { again: false, .. } | Gather::Streamed)
+        let weight = matches!(gather, Gather::Held { again: false, .. } | Gather::Streamed { .. })
             .then_some(head.weight);
         let table = match self.spec.tied {
             true => weight,
             false => {
-                gather.finish(weight);
+                gather.finish(weigh, weight);
                 None
             }
         };
@@ -206,12 +220,12 @@ impl<'a> Walk<'a> {
         // Between the ends bytes rise or fall evenly: the most is at one of the ends.
         let each = weigh.live_bytes(Tag::Grads) - before;
         drop(between);
-        gather.finish(Some(self.between(Tag::Grads, each)));
+        gather.finish(weigh, Some(self.between(Tag::Grads, each)));
         let block = first.0.unwrap_or_else(|| self.block(true).0);
         grad = self.block_back(block, first.1, grad, gather);
         let table = table.or_else(|| gather.start(weigh, self.table()));
         drop((grad, embedded));
-        gather.finish(table);
+        gather.finish(weigh, table);
     }
 
     fn validation(&self) {
@@ -429,6 +443,58 @@ mod tests {
             let [tied, qk_norm, qkv_bias] = flags;
             Spec { kv_heads, tied, qk_norm, qkv_bias, ..spec }
         })
+    }
+
+    /// Rules with workspace: no more than planned, and not much less.
+    #[test]
+    fn updates_of_matrices_stay_within_their_plan() {
+        let spec = Spec { tied: true, ..Spec::new(400, 96, 3, 4, 256, 64) };
+        let rest = GroupConfig { name: "rest".into(), ..GroupConfig::default() };
+        let muon = GroupConfig {
+            role: vec![smidgen_optim::Role::MatrixHidden],
+            rule: "muon".into(),
+            ..GroupConfig::default()
+        };
+        let galore = GroupConfig {
+            projection: Some(smidgen_optim::ProjectionKind::Galore2),
+            rule: "adamw".into(),
+            ..muon.clone()
+        };
+        for first in [muon, galore] {
+            for (grad, level) in [GradMode::Held, GradMode::Streamed]
+                .into_iter()
+                .flat_map(|grad| Level::available().map(move |level| (grad, level)))
+            {
+                let groups = [first.clone(), rest.clone()];
+                let params = param_specs(&spec, Weights::Bf16);
+                let assignment = Assignment::resolve(&groups, &params).unwrap();
+                let load = Load {
+                    spec: &spec,
+                    params: &params,
+                    assignment: &assignment,
+                    weights: Weights::Bf16,
+                    grad,
+                    recompute: false,
+                    compute: Compute::Bf16,
+                    level,
+                    threads: 1,
+                    batch: 1,
+                    context: 16,
+                    grad_accum: 1,
+                    loss_chunk: LOSS_CHUNK_BYTES,
+                    ema: false,
+                    sample_tokens: 0,
+                };
+                let (plan, ledger) = (predict(&load), real(&load, &groups));
+                let (planned, seen) = (plan.total, ledger.total_peak_bytes() as u64);
+                let close = seen <= planned && planned * 2 < seen * 3;
+                assert!(close, "{} {grad:?} {level:?}: {seen} of {planned}", first.rule);
+                for tag in [Tag::Weights, Tag::State, Tag::Proj] {
+                    let planned = plan.by_tag.get(tag.name()).copied().unwrap_or(0);
+                    assert_eq!(planned, ledger.peak_bytes(tag) as u64, "{}", tag.name());
+                }
+            }
+        }
     }
 
     proptest! {

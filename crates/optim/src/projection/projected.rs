@@ -187,6 +187,17 @@ impl Optimizer for Projected {
         }
     }
 
+    fn workspace_bytes(&self, param: &ParamSpec) -> usize {
+        let Some(plan) = self.plan(param) else { return self.inner.workspace_bytes(param) };
+        let values = |[rows, cols]: [usize; 2]| rows.saturating_mul(cols).saturating_mul(4);
+        // The lifted step, its small one and the projected gradient, the directions and their panels.
+        let lifted = values(param.shape).saturating_add(3 * values([plan.rank, plan.side]));
+        let small = 2 * values(plan.small()) + self.inner.workspace_bytes(&self.small(param));
+        // A refresh works on bands a little wider than the rank, along both sides.
+        let bands = 2 * values([plan.rank + 16, param.shape[0] + param.shape[1]]);
+        lifted.saturating_add(small).saturating_add(bands)
+    }
+
     fn step(&self, cx: &StepCx<'_>, param: Param<'_>, slots: &mut [Slot]) -> Result<(), Error> {
         if parts(slots).is_none() {
             return self.inner.step(cx, param, slots);

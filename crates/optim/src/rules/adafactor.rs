@@ -181,6 +181,12 @@ impl Optimizer for Adafactor {
         slots
     }
 
+    fn workspace_bytes(&self, param: &ParamSpec) -> usize {
+        // A vector's update is made before it is used; a matrix' is made on the way.
+        let [rows, cols] = param.shape;
+        if rows.min(cols) > 1 { 0 } else { rows.max(cols) * 4 }
+    }
+
     fn step(&self, cx: &StepCx<'_>, param: Param<'_>, slots: &mut [Slot]) -> Result<(), Error> {
         check_length("value", param.shape, param.value.len())?;
         check_length("gradient", param.shape, param.grad.len())?;

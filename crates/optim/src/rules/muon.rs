@@ -209,6 +209,10 @@ impl Optimizer for Muon {
         })
     }
 
+    fn workspace_bytes(&self, param: &ParamSpec) -> usize {
+        Polar::workspace_bytes(param.shape)
+    }
+
     fn step(&self, cx: &StepCx<'_>, param: Param<'_>, slots: &mut [Slot]) -> Result<(), Error> {
         check_length("value", param.shape, param.value.len())?;
         let (got, expected) = (slots.len(), 1 + usize::from(self.row_norm));
