@@ -341,8 +341,9 @@ fn two_steps(formats: &[Format; 2], shape: [usize; 2]) -> (Vec<f32>, Vec<Vec<f32
     let rule = smidgen_optim::rules::AdamW::default();
     let device = Device::cpu(Ledger::new(), 2);
     let param = ParamSpec::new("w", shape, Role::MatrixHidden);
-    let slot =
-        |(spec, format)| Slot::zeroed(spec, format, StateRounding::Nearest, device.pool()).unwrap();
+    let slot = |(spec, format)| {
+        Slot::zeroed(spec, format, StateRounding::Nearest, false, device.pool()).unwrap()
+    };
     let mut slots: Vec<Slot> = rule.slots(&param).into_iter().zip(formats).map(slot).collect();
     let mut value = wave(shape[0] * shape[1], 1);
     for step in 1..=2 {
