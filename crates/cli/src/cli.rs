@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, eval, export, generate, lr_find, plan, report, runs, train};
+use crate::commands::{bench, eval, export, fire, generate, lr_find, plan, report, runs, train};
 use crate::logs;
 
 /// Train, fine-tune and link language models on a byte budget.
@@ -31,6 +31,7 @@ enum Verb {
     Generate(generate::Args),
     Eval(eval::Args),
     Export(export::Args),
+    Fire(fire::Args),
     Plan(plan::Args),
     Runs(runs::Args),
     Report(report::Args),
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Verb::Generate(args) => generate::run(args)?,
         Verb::Eval(args) => eval::run(args)?,
         Verb::Export(args) => export::run(args)?,
+        Verb::Fire(args) => fire::run(args)?,
         Verb::Plan(args) => return plan::run(args),
         Verb::Runs(args) => runs::run(args)?,
         Verb::Report(args) => report::run(&args)?,

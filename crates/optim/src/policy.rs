@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, clip_scale};
+use crate::{Assignment, Error, clip_scale};
 
 /// Skips in a row after which a run gives up.
 const MAX_SKIPS: u32 = 10;
@@ -58,9 +58,9 @@ impl Default for GradPolicy {
 
 impl GradPolicy {
     /// # Errors
-    /// [`Error::Policy`] for streamed gradients with a global clip or with accumulation: both need
-    /// every gradient before the first update. [`Error::Value`] for a limit or count that is not
-    /// positive.
+    /// [`Error::Policy`] for streamed gradients with a global clip, which needs every gradient before
+    /// the first update. [`Error::Value`] for a limit or count that is not positive. Whether gradients
+    /// can be summed over micro-batches is for [`GradPolicy::check_sums`] to say.
     pub fn validate(&self) -> Result<(), Error> {
         let value = |key, expected, got| Error::Value { group: String::new(), key, expected, got };
         if self.grad_accum == 0 {
@@ -76,12 +76,24 @@ impl GradPolicy {
             let hint = "set `clip = \"tensor\"` or `clip = \"off\"`, or `grad = \"held\"`";
             return Err(Error::Policy { setting: "`clip = \"global\"`".into(), hint });
         }
-        if self.grad_accum > 1 {
-            let setting = format!("`grad_accum = {}`", self.grad_accum);
-            let hint = "set `grad_accum = 1`, or `grad = \"held\"`";
-            return Err(Error::Policy { setting, hint });
-        }
         Ok(())
+    }
+
+    /// Whether gradients can be streamed over the micro-batches of a step: the matrices inside blocks
+    /// must be updated in subspaces, in which gradients are summed; what else there is holds its own.
+    ///
+    /// # Errors
+    /// [`Error::Policy`] where one is not.
+    pub fn check_sums(&self, assignment: &Assignment) -> Result<(), Error> {
+        if self.grad == GradMode::Held || self.grad_accum <= 1 {
+            return Ok(());
+        }
+        if assignment.whole_matrix().is_none() {
+            return Ok(());
+        }
+        let setting = format!("`grad_accum = {}`", self.grad_accum);
+        let hint = "set `grad_accum = 1`, or `grad = \"held\"`, or a `projection` for every matrix inside blocks";
+        Err(Error::Policy { setting, hint })
     }
 
     /// What gradients of this norm are multiplied by: of all together for a global clip, of the one
@@ -140,6 +152,7 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{GroupConfig, ParamSpec, ProjectionKind, Role};
 
     #[test]
     fn streamed_refuses_what_needs_all_gradients() {
@@ -151,7 +164,22 @@ mod tests {
         let tensor = GradPolicy { clip: Clip::Tensor, ..streamed };
         tensor.validate().unwrap();
         let accum = GradPolicy { grad_accum: 2, ..tensor };
-        assert!(matches!(accum.validate(), Err(Error::Policy { .. })));
+        accum.validate().unwrap();
+        let params = [
+            ParamSpec::new("w", [40, 60], Role::MatrixHidden),
+            ParamSpec::new("embed", [40, 60], Role::Embedding),
+        ];
+        let projected = GroupConfig {
+            projection: Some(ProjectionKind::Galore2),
+            projector: Some("bf16".into()),
+            ..GroupConfig::default()
+        };
+        let sums = Assignment::resolve(&[projected], &params).unwrap();
+        accum.check_sums(&sums).unwrap();
+        assert_eq!(sums.sum_bytes(), 4 * (10 * 60 + 40 * 60));
+        let whole = Assignment::resolve(&[GroupConfig::default()], &params).unwrap();
+        assert!(matches!(accum.check_sums(&whole), Err(Error::Policy { .. })));
+        tensor.check_sums(&whole).unwrap();
     }
 
     #[test]

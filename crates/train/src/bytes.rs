@@ -141,8 +141,13 @@ impl<'a> Walk<'a> {
             GradMode::Held => Gather::Held { kept: Vec::new(), again: false },
             GradMode::Streamed => Gather::Streamed { workspace: updates(load.assignment) },
         };
+        let mut sums = None;
         for _ in 0..load.grad_accum.min(2) {
             self.micro_batch(load.recompute, &mut gather);
+            if load.grad == GradMode::Streamed && load.grad_accum > 1 {
+                let bytes = load.assignment.sum_bytes();
+                sums.get_or_insert_with(|| self.weigh.bytes(Tag::Grads, bytes));
+            }
             if let Gather::Held { again, .. } = &mut gather {
                 *again = true;
             }

@@ -281,6 +281,12 @@ pub struct TrainConfig {
     /// finds it by a range test before the first step, for any groups, and goes through one cycle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<Rate>,
+    /// Steps after which a phase begins: matrices are replaced by the nearest isometries. 0 is the start.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fire_at: Vec<u64>,
+    /// The matrices of which this is true, as a pattern over names; absent: those inside blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fire_match: Option<String>,
     /// Keeps an average of the weights with this decay beside them; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
@@ -318,6 +324,8 @@ impl Default for TrainConfig {
             clip: None,
             max_norm: policy.max_norm,
             lr: None,
+            fire_at: Vec::new(),
+            fire_match: None,
             ema: None,
             val_every: None,
             ckpt_every: None,

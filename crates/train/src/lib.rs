@@ -49,6 +49,7 @@ mod outcome;
 mod outlook;
 mod paging;
 mod patience;
+mod phase;
 mod plan;
 mod process;
 mod progress;

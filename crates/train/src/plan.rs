@@ -408,6 +408,7 @@ fn fill_groups(
         config.optim = size::groups(lr, tokens / size::text_tokens(means.train_bytes, vocab));
     }
     let assignment = Assignment::resolve(&config.optim, params)?;
+    config.policy().check_sums(&assignment)?;
     config.optim = assignment.groups().cloned().collect();
     Ok(())
 }

@@ -414,6 +414,8 @@ fn course(plan: &Plan, facts: Value) -> Course {
         val_every: train.val_every.expect(filled),
         ckpt_every: train.ckpt_every.expect(filled),
         keep: train.keep,
+        fire_at: train.fire_at.clone(),
+        fire_match: train.fire_match.clone(),
         stop: plan.config.stop,
         alarm: plan.config.alarm,
         track: plan.config.track,

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use smidgen_optim::{FireReport, Plasticity};
 use smidgen_store::events::EventWriter;
 use smidgen_store::{Metrics, RunDir};
 
@@ -20,6 +21,9 @@ use crate::{CompileRate, Error, Sample};
 pub struct TrackConfig {
     /// Whether `RUN/events/` gets TensorBoard event files.
     pub tensorboard: bool,
+    /// Whether validations measure the ranks of matrices; it costs an eigenproblem for each.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub plasticity: bool,
 }
 
 /// One line of `metrics.jsonl` for a step.
@@ -83,6 +87,18 @@ pub(crate) struct SamplesLine<'a> {
     /// Mean entropy of the predictions, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) entropy: Option<f64>,
+}
+
+/// One line for matrices that were replaced.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct FireLine<'a> {
+    pub(crate) fire: &'a [FireReport],
+}
+
+/// One line for the ranks of matrices.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PlasticityLine<'a> {
+    pub(crate) plasticity: BTreeMap<&'a str, Plasticity>,
 }
 
 /// One line for something out of the ordinary.
@@ -163,6 +179,24 @@ impl Tracker {
                 let text = as_it_is(&format!("{}{}", sample.prompt, sample.text));
                 tracker.text(step, &format!("samples/{}", i + 1), &text)
             })
+        })
+    }
+
+    /// A line of replaced matrices, of the step that is next.
+    pub(crate) fn fire(&mut self, step: u64, time: f64, line: &FireLine<'_>) -> Result<(), Error> {
+        self.timed(|tracker| tracker.append(step, time, line))
+    }
+
+    /// A line of ranks.
+    pub(crate) fn plasticity(
+        &mut self,
+        step: u64,
+        time: f64,
+        line: &PlasticityLine<'_>,
+    ) -> Result<(), Error> {
+        self.timed(|tracker| {
+            tracker.append(step, time, line)?;
+            tracker.scalars(step, "plasticity", line)
         })
     }
 

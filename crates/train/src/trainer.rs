@@ -56,6 +56,9 @@ pub struct Standing {
     pub thrift: Thrift,
     /// How often it was refused.
     pub pressures: u64,
+    /// Steps after which matrices were replaced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fired: Vec<u64>,
     /// Steps that are passed over because their gradients spoil the parameters.
     pub passed_over: Vec<u64>,
     /// Running sum of losses and of their weights.
@@ -154,7 +157,7 @@ pub struct Trainer<'o> {
     /// Whether the next step notes them.
     pub(crate) notes_norms: bool,
     /// Place of each parameter in the optimizer.
-    places: Vec<Option<usize>>,
+    pub(crate) places: Vec<Option<usize>>,
     /// Steps up to here were judged once; going over them again changes no counter.
     pub(crate) frontier: u64,
     /// What was saved since memory was refused, until somebody asks.
@@ -188,6 +191,7 @@ impl<'o> Trainer<'o> {
             })
             .collect();
         let assignment = Assignment::resolve(&recipe.groups, &specs)?;
+        recipe.policy.check_sums(&assignment)?;
         let optim = OptimState::allocate(assignment, device.pool())?;
         let mut free = 0..;
         let places = params
@@ -360,36 +364,45 @@ impl<'o> Trainer<'o> {
         Ok(Tried { loss, grad_norm: Some(norm), finite: true, updated: true })
     }
 
-    /// Each update as soon as its gradient is there.
+    /// Each update as soon as its gradient is there. Over several micro-batches, what is kept of a
+    /// gradient until the last one is its projection, where its rule needs no more.
     fn streamed(&mut self, pace: Pace) -> Result<Tried, Error> {
-        let mut tape = Tape::training(&self.device, self.recipe.compute, &mut self.params);
-        let share = self.objective.loss(&mut tape, self.standing.step, 0)?;
-        let loss = loss_value(&tape, share);
-        if !loss.is_finite() {
-            return Ok(Tried::bad(loss, false));
+        let (mut loss, mut squares, mut held) = (0.0, None, HeldGrads::new());
+        let count = self.recipe.policy.grad_accum as usize;
+        self.optim.forget_sums();
+        for micro in 0..count {
+            let mut tape = Tape::training(&self.device, self.recipe.compute, &mut self.params);
+            let share = self.objective.loss(&mut tape, self.standing.step, micro)?;
+            loss += loss_value(&tape, share);
+            if !loss.is_finite() {
+                return Ok(Tried::bad(loss, self.updated));
+            }
+            let is_last = micro + 1 == count;
+            if self.standing.step == 0 && is_last {
+                check_first(self.objective.first_loss(), loss)?;
+            }
+            let mut sink = Streamed {
+                optim: &mut self.optim,
+                cx: step_cx(&self.device, &self.recipe, &self.standing, pace),
+                norms: self.notes_norms.then_some(&mut self.norms),
+                places: &self.places,
+                policy: self.recipe.policy,
+                held: &mut held,
+                is_last,
+                squares: None,
+                finite: true,
+                updated: self.updated,
+            };
+            let went = tape.backward(share, &mut sink);
+            self.updated = sink.updated;
+            if !sink.finite {
+                // The sink's own error, kept apart from those of the engine.
+                return Ok(Tried::bad(loss, self.updated));
+            }
+            squares = sink.squares;
+            went?;
         }
-        if self.standing.step == 0 {
-            check_first(self.objective.first_loss(), loss)?;
-        }
-        let mut sink = Streamed {
-            optim: &mut self.optim,
-            cx: step_cx(&self.device, &self.recipe, &self.standing, pace),
-            norms: self.notes_norms.then_some(&mut self.norms),
-            places: &self.places,
-            policy: self.recipe.policy,
-            squares: None,
-            finite: true,
-            updated: false,
-        };
-        let went = tape.backward(share, &mut sink);
-        if !sink.finite {
-            // The sink's own error, kept apart from those of the engine.
-            return Ok(Tried::bad(loss, sink.updated));
-        }
-        let grad_norm = sink.squares.map(f64::sqrt);
-        self.updated = sink.updated;
-        went?;
-        Ok(Tried { loss, grad_norm, finite: true, updated: true })
+        Ok(Tried { loss, grad_norm: squares.map(f64::sqrt), finite: true, updated: true })
     }
 
     fn check_first_loss(&self, loss: f64) -> Result<(), Error> {

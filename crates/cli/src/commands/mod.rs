@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod eval;
 pub(crate) mod export;
+pub(crate) mod fire;
 pub(crate) mod generate;
 mod late;
 pub(crate) mod lr_find;

@@ -9,14 +9,39 @@ use smidgen_codec::Tag;
 use smidgen_tensor::{Format, Pool, Tensor};
 
 use super::OptimState;
-use crate::{Error, Part, StepCx, Subspace, Values};
+use crate::{Assignment, Error, ParamSpec, Part, Role, StepCx, Values};
+
+impl Assignment {
+    /// The first matrix inside a block whose gradient is needed whole.
+    pub fn whole_matrix(&self) -> Option<&str> {
+        let mut params = self.params.iter();
+        let whole = |(spec, group): &&(ParamSpec, usize)| {
+            spec.role == Role::MatrixHidden && self.sum_shape(spec, *group).is_none()
+        };
+        params.find(whole).map(|(spec, _)| spec.name.as_str())
+    }
+
+    /// Bytes of what is kept of gradients over the micro-batches of a step: projections, and whole
+    /// gradients where a rule needs them.
+    pub fn sum_bytes(&self) -> usize {
+        let values = |(spec, group): &(ParamSpec, usize)| {
+            let [rows, cols] = self.sum_shape(spec, *group).unwrap_or(spec.shape);
+            rows.saturating_mul(cols)
+        };
+        4 * self.params.iter().map(values).sum::<usize>()
+    }
+
+    fn sum_shape(&self, spec: &ParamSpec, group: usize) -> Option<[usize; 2]> {
+        self.groups[group].rule.subspace()?.sum_shape(spec)
+    }
+}
 
 impl OptimState {
     /// The shape in which gradients of parameter `index` are summed; none where its rule needs them
     /// whole.
     pub fn sum_shape(&self, index: usize) -> Option<[usize; 2]> {
-        let (spec, _) = self.plan.params.get(index)?;
-        self.subspace(index)?.sum_shape(spec)
+        let (spec, group) = self.plan.params.get(index)?;
+        self.plan.sum_shape(spec, *group)
     }
 
     /// Adds the gradient of one micro-batch, its projection alone. Whether that changed the state of
@@ -75,11 +100,6 @@ impl OptimState {
     /// Drops what was added up: the step is given up.
     pub fn forget_sums(&mut self) {
         self.params.iter_mut().for_each(|state| state.sum = None);
-    }
-
-    fn subspace(&self, index: usize) -> Option<&dyn Subspace> {
-        let (_, group) = self.plan.params.get(index)?;
-        self.plan.groups[*group].rule.subspace()
     }
 
     fn unsummed(&self, index: usize) -> Error {

@@ -4,6 +4,7 @@ mod back;
 mod clock;
 mod end;
 mod peaks;
+mod phase;
 mod watching;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -43,6 +44,10 @@ pub struct Course {
     pub ckpt_every: u64,
     /// Newest checkpoints that stay.
     pub keep: usize,
+    /// Steps after which matrices are replaced by the nearest isometries.
+    pub fire_at: Vec<u64>,
+    /// The pattern that names these matrices; without one, those inside blocks.
+    pub fire_match: Option<String>,
     /// When the run ends before its time.
     pub stop: Option<StopConfig>,
     /// What is out of the ordinary.
@@ -131,6 +136,7 @@ struct Fitting<'a, 't, 'o> {
 
 impl Fitting<'_, '_, '_> {
     fn run(&mut self) -> Result<Outcome, Error> {
+        self.check_phases()?;
         self.tell_extension()?;
         while !self.is_done() {
             // Also before the first step: preparing the data may have taken a while.
@@ -172,6 +178,7 @@ impl Fitting<'_, '_, '_> {
     }
 
     fn one_step(&mut self) -> Result<(), Error> {
+        self.begin_phase()?;
         let (before, number) = (self.trainer.standing.mean_loss(), self.trainer.standing.step + 1);
         let is_validated = number.is_multiple_of(self.course.val_every);
         self.trainer.notes_norms = is_validated && self.course.alarm.dead > 0;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Fitting;
 use crate::alarms::{Alarm, block};
-use crate::track::{SamplesLine, ValidationLine};
+use crate::track::{PlasticityLine, SamplesLine, ValidationLine};
 use crate::{Error, Event, Samples, Scores, StepReport};
 
 impl Fitting<'_, '_, '_> {
@@ -20,6 +20,7 @@ impl Fitting<'_, '_, '_> {
         let gap = scores.score.loss - self.trainer.standing.mean_loss();
         self.record_scores(&scores, gap)?;
         let samples = self.sample()?;
+        self.record_plasticity()?;
         let limits = self.course.alarm;
         let watched = &mut self.trainer.standing.watched;
         let mut alarms = vec![watched.gap(&limits, gap)];
@@ -63,6 +64,15 @@ impl Fitting<'_, '_, '_> {
         Ok(())
     }
 
+    fn record_plasticity(&mut self) -> Result<(), Error> {
+        if !self.course.track.plasticity {
+            return Ok(());
+        }
+        let line = PlasticityLine { plasticity: self.trainer.plasticity()? };
+        let step = self.trainer.standing.step;
+        self.tracker.plasticity(step, self.clock.seconds(), &line)
+    }
+
     fn sample(&mut self) -> Result<Option<Samples>, Error> {
         let trainer = &mut *self.trainer;
         let step = trainer.standing.step;
@@ -102,6 +112,9 @@ impl Fitting<'_, '_, '_> {
 
     /// A loss far over the running mean before it.
     pub(super) fn spike(&mut self, report: &StepReport, mean: f64) -> Option<Alarm> {
+        if self.is_quiet() {
+            return None;
+        }
         let (limits, standing) = (&self.course.alarm, &mut self.trainer.standing);
         standing.watched.loss(limits, standing.updates, report.loss, mean)
     }

@@ -12,6 +12,7 @@ mod init;
 mod lr_find;
 mod objective;
 mod paging;
+mod phase;
 mod pressure;
 mod reference;
 mod resume;

@@ -115,6 +115,8 @@ pub(crate) fn course(steps: u64) -> Course {
         val_every: 10,
         ckpt_every: 5,
         keep: 2,
+        fire_at: Vec::new(),
+        fire_match: None,
         stop: None,
         alarm: AlarmConfig::default(),
         track: TrackConfig::default(),
