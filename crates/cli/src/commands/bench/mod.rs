@@ -4,6 +4,7 @@ mod decode;
 mod limits;
 mod matmul;
 mod optim;
+mod optim_step;
 mod shape;
 mod step;
 mod stepper;
@@ -24,6 +25,7 @@ enum What {
     Decode(decode::Args),
     Matmul(matmul::Args),
     Optim(optim::Args),
+    OptimStep(optim_step::Args),
     Limits(limits::Args),
 }
 
@@ -34,6 +36,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         What::Decode(args) => decode::run(args),
         What::Matmul(args) => matmul::run(args),
         What::Optim(args) => optim::run(&args),
+        What::OptimStep(args) => optim_step::run(&args),
         What::Limits(args) => limits::run(args),
     }
 }
