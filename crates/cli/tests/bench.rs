@@ -85,3 +85,41 @@ fn decoding_and_products_have_rates() {
     assert_eq!(report["products"].as_array().unwrap().len(), 2);
     assert!(report["products"][1]["ops_per_s"].as_f64().unwrap() > 0.0, "{report}");
 }
+
+#[test]
+fn optimizers_are_compared_by_runs_that_are_not_done_twice() {
+    let place = Place::new();
+    let compare = |more: &[&str]| {
+        let mut command =
+            place.smidgen(&["bench", "optim", "text", "--seeds", "1", "--steps", "3"]);
+        command.args(["--only", "adamw-*int8-dynamic", "--csv"]).args(more);
+        stdout(command)
+    };
+    let table = compare(&[]);
+    assert!(table.lines().nth(1).unwrap().starts_with("adamw-int8-dynamic,adamw,"), "{table}");
+    assert_eq!(std::fs::read_to_string(place.path("bench-optim/optim.csv")).unwrap(), table);
+    let done = place.path("bench-optim/adamw-int8-dynamic/seed-0/outcome.json");
+    let first = std::fs::read(&done).unwrap();
+    // The machine's limits are measured again, and stand in a later column.
+    let known = |table: &str| table.lines().nth(1).unwrap().split(',').take(11).collect::<String>();
+    assert_eq!(known(&compare(&["--skip-done"])), known(&table), "the same run, not another one");
+    assert_eq!(std::fs::read(&done).unwrap(), first);
+    let log = place.path("bench-optim/optim.jsonl");
+    let mut again = place.smidgen(&["bench", "optim", "--csv", "--table"]);
+    again.arg(&log);
+    assert_eq!(known(&stdout(again)), known(&table));
+    let mut none = place.smidgen(&["bench", "optim", "text", "--only", "nothing"]);
+    none.assert().code(2);
+}
+
+#[test]
+fn formats_are_measured_by_name() {
+    let place = Place::new();
+    let said = stdout(place.smidgen(&["bench", "formats", "int8/256", "nf4", "--json"]));
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let [int8, nf4] = said.as_array().unwrap().as_slice() else { panic!("{said}") };
+    assert_eq!((&int8["format"], &nf4["format"]), (&"int8/256".into(), &"nf4/64".into()));
+    assert!(int8["bits_per_value"].as_f64().unwrap() > 8.0);
+    assert!(nf4["speed"]["rates"][2].as_f64().unwrap() > 0.0);
+    place.smidgen(&["bench", "formats", "nf5"]).assert().failure();
+}

@@ -57,8 +57,10 @@ fn presets_and_formats_are_named() {
     for preset in smidgen_model::PRESETS {
         assert!(page.contains(&format!("`{}`", preset.name)), "{}", preset.name);
     }
+    let page = self::page("docs/formats.md");
     for format in smidgen_codec::CODECS {
-        assert!(page.contains(&format!("`\"{}\"`", format.name())), "{}", format.name());
+        let format = smidgen_codec::Format::by_name(format.name()).expect("a name of the registry");
+        assert!(page.contains(&format!("| `{format}` |")), "{format}");
     }
 }
 

@@ -28,6 +28,7 @@ mod layout;
 mod ledger;
 mod nearest;
 mod packed;
+pub mod quality;
 mod registry;
 pub mod rng;
 pub mod simd;

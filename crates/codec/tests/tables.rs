@@ -1,11 +1,8 @@
 //! The errors of the formats are those of the reference tables, and those of `docs/formats.md`.
 
-#[path = "../examples/formats/table.rs"]
-mod table;
-
 use smidgen_codec::element::codebook::DYNAMIC_UNSIGNED;
+use smidgen_codec::quality::{Moments, error, normals, rows, there_and_back};
 use smidgen_codec::{Format, Rng, Rounding, Sign, Stream};
-use table::{Moments, error, normals, rows};
 
 fn format(name: &str) -> Format {
     Format::by_name(name).unwrap()
@@ -48,7 +45,7 @@ fn largest_errors_of_a_block() {
     for (name, expected) in [("int8-dynamic/64", 0.00703), ("int8/64", 0.00394), ("nf4/64", 0.1519)]
     {
         let largest = values.chunks(64).map(|block| {
-            let back = table::there_and_back(&format(name), block, Rounding::Nearest);
+            let back = there_and_back(&format(name), block, Rounding::Nearest);
             let absmax = block.iter().fold(0.0f32, |max, x| max.max(x.abs()));
             let error = block.iter().zip(&back).map(|(x, y)| (x - y).abs());
             f64::from(error.fold(0.0, f32::max) / absmax)
@@ -69,7 +66,7 @@ fn errors_of_second_moments() {
         [(64, 0.026, 0.19, 0.005), (256, 0.041, 0.28, 0.015), (2048, 0.072, 0.80, 0.048)]
     {
         let dynamic = format(&format!("int8-dynamic/{block}")).signed_as(Sign::Unsigned);
-        let mut back = table::there_and_back(&dynamic, &values, Rounding::Nearest);
+        let mut back = there_and_back(&dynamic, &values, Rounding::Nearest);
         assert!(back.iter().all(|y| *y > 0.0));
         for (values, back) in values.chunks(block).zip(back.chunks_mut(block)) {
             let least = values.iter().fold(0.0, |max: f32, x| max.max(*x)) * DYNAMIC_UNSIGNED[1];
@@ -104,11 +101,7 @@ fn the_page_has_every_row() {
     let page = include_str!("../../../docs/formats.md");
     let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
     let rows = rows();
-    assert_eq!(
-        lines.len(),
-        rows.len(),
-        "`cargo run --release --example formats > docs/formats.md`"
-    );
+    assert_eq!(lines.len(), rows.len(), "`smidgen bench formats --markdown > docs/formats.md`");
     for (line, row) in lines.iter().zip(rows) {
         assert!(line.starts_with(&row.columns()), "expected {}, got {line}", row.columns());
     }

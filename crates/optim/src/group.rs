@@ -305,6 +305,11 @@ impl Group {
         param: &ParamSpec,
     ) -> impl Iterator<Item = (SlotSpec, Format)> + use<> {
         let (format, second) = (self.format.signed_as(Sign::Signed), self.second.clone());
+        // Rows of rare tokens have gradients of a size of their own, which coarse state loses; only a
+        // group that means the table gets it.
+        let named = self.config.pattern.as_ref().is_some_and(|pattern| pattern != "*");
+        let spared =
+            param.role == Role::Embedding && !named && !self.config.role.contains(&Role::Embedding);
         let kahan = (param.weights == Weights::Kahan)
             .then(|| SlotSpec::signed("low", param.shape).in_format(Format::BF16));
         self.rule.slots(param).into_iter().chain(kahan).map(move |spec| {
@@ -313,8 +318,9 @@ impl Group {
             }
             let format = if spec.sign == Sign::Unsigned { &second } else { &format };
             let layout = format.layout(spec.shape);
-            let small = layout.block_values > 1 && layout.values() < SMALL_VALUES;
-            (spec, if small { Format::F32 } else { format.clone() })
+            let small = spared || layout.values() < SMALL_VALUES;
+            let coarse = layout.block_values > 1;
+            (spec, if coarse && small { Format::F32 } else { format.clone() })
         })
     }
 

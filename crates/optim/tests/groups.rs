@@ -153,3 +153,19 @@ fn unknown_keys_and_types_are_refused() {
     let schedule = toml::from_str::<File>(text).unwrap().schedule;
     assert_eq!(schedule, Some(Schedule::Cosine { warmup_steps: 7, min_ratio: 0.1 }));
 }
+
+/// A table of embeddings keeps f32 state in block formats, unless its group means it.
+#[test]
+fn embeddings_keep_f32_state_unless_a_group_names_them() {
+    let params = [ParamSpec::new("embed.weight", [64, 64], Role::Embedding)];
+    let bytes = |group: GroupConfig| {
+        let group = GroupConfig { rule: "lion".into(), ..group };
+        Assignment::resolve(&[group], &params).unwrap().state_bytes()
+    };
+    let int8 = || GroupConfig { state: "int8/256".into(), ..GroupConfig::default() };
+    assert_eq!(bytes(int8()), 4 * 4096);
+    assert_eq!(bytes(GroupConfig { pattern: Some("*".into()), ..int8() }), 4 * 4096);
+    assert_eq!(bytes(GroupConfig { role: vec![Role::Embedding], ..int8() }), 4096 + 4 * 16);
+    assert_eq!(bytes(GroupConfig { pattern: Some("embed.*".into()), ..int8() }), 4096 + 4 * 16);
+    assert_eq!(bytes(GroupConfig { state: "bf16".into(), ..GroupConfig::default() }), 2 * 4096);
+}

@@ -1,6 +1,7 @@
 //! `bench`: how fast the engine is on this machine, beside what the machine could do.
 
 mod decode;
+mod formats;
 mod limits;
 mod matmul;
 mod optim;
@@ -26,6 +27,7 @@ enum What {
     Matmul(matmul::Args),
     Optim(optim::Args),
     OptimStep(optim_step::Args),
+    Formats(formats::Args),
     Limits(limits::Args),
 }
 
@@ -37,6 +39,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         What::Matmul(args) => matmul::run(args),
         What::Optim(args) => optim::run(&args),
         What::OptimStep(args) => optim_step::run(&args),
+        What::Formats(args) => formats::run(&args),
         What::Limits(args) => limits::run(args),
     }
 }

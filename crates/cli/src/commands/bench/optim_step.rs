@@ -113,7 +113,7 @@ fn tensors(
     let one = |number: usize| {
         let mut tensor = Tensor::uninit(device.pool(), tag, shape, Format::F32)?;
         let rng = Rng::new(number as u64, Stream::Init);
-        rng.fill_normal(0, tag as u64, size.into(), tensor.slice_mut());
+        rng.fill_normal(0, tag as u64, size, tensor.slice_mut());
         Ok(tensor)
     };
     (0..count).map(one).collect()

@@ -1,29 +1,30 @@
-//! What the formats keep of two kinds of data: the columns of the table that no machine changes.
+//! What formats keep of two kinds of data: the figures of a format that no machine changes.
 
-use smidgen_codec::{CODECS, Format, Packed, Rng, Rounding, Sign, Stream};
+use crate::{CODECS, Format, Packed, Rng, Rounding, Sign, Stream};
 
 /// Values measured: what the reference tables took.
-pub(crate) const COUNT: usize = 131_072;
+const COUNT: usize = 131_072;
 /// Values in a row, for formats whose blocks end there.
 const COLUMNS: usize = 4096;
 
 /// What one format keeps.
-pub(crate) struct Row {
+#[derive(Clone, Debug)]
+pub struct Row {
     /// The name with its parameters.
-    pub(crate) name: String,
+    pub name: String,
     /// Bytes of the tensor, header and all, in bits per value.
-    pub(crate) bits: f64,
+    pub bits: f64,
     /// Root of the mean squared error on N(0, 1), nearest rounding.
-    pub(crate) normal: f64,
+    pub normal: f64,
     /// The same with stochastic rounding.
-    pub(crate) stochastic: f64,
+    pub stochastic: f64,
     /// Error on values like second moments.
-    pub(crate) moments: Moments,
+    pub moments: Moments,
 }
 
 impl Row {
-    /// The columns of the table, but for those of speed.
-    pub(crate) fn columns(&self) -> String {
+    /// The columns of the published table, but for those of speed.
+    pub fn columns(&self) -> String {
         let Moments { median, upper, flushed } = self.moments;
         format!(
             "| `{}` | {:.3} | {:.4} | {:.4} | {median:.3} | {upper:.2} | {:.1} % |",
@@ -37,17 +38,18 @@ impl Row {
 }
 
 /// Relative error of values like second moments, exp(N(-8, 3)).
-pub(crate) struct Moments {
+#[derive(Clone, Copy, Debug)]
+pub struct Moments {
     /// Its median.
-    pub(crate) median: f64,
+    pub median: f64,
     /// What 95 % of the values stay below.
-    pub(crate) upper: f64,
+    pub upper: f64,
     /// The share of positive values that become 0.
-    pub(crate) flushed: f64,
+    pub flushed: f64,
 }
 
 /// Every format of the registry, with another block where that is worth knowing.
-pub(crate) fn rows() -> Vec<Row> {
+pub fn rows() -> Vec<Row> {
     let mut names: Vec<String> = CODECS.iter().map(|codec| codec.name().to_owned()).collect();
     for (after, name) in [
         ("int8", "int8/256"),
@@ -62,7 +64,8 @@ pub(crate) fn rows() -> Vec<Row> {
     names.iter().map(|name| row(&Format::by_name(name).expect("a name of the registry"))).collect()
 }
 
-fn row(format: &Format) -> Row {
+/// What `format` keeps.
+pub fn row(format: &Format) -> Row {
     let normal = normals();
     Row {
         name: format.full_name(),
@@ -73,15 +76,15 @@ fn row(format: &Format) -> Row {
     }
 }
 
-/// [`COUNT`] standard normals.
-pub(crate) fn normals() -> Vec<f32> {
+/// The standard normals that errors are measured on.
+pub fn normals() -> Vec<f32> {
     let mut values = vec![0.0; COUNT];
     Rng::new(17, Stream::Init).fill_normal(0, 0, 1.0, &mut values);
     values
 }
 
 /// The root of the mean squared error over that of the values.
-pub(crate) fn error(format: &Format, values: &[f32], rounding: Rounding) -> f64 {
+pub fn error(format: &Format, values: &[f32], rounding: Rounding) -> f64 {
     let back = there_and_back(format, values, rounding);
     let squares = values.iter().zip(&back).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
     let power = values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
@@ -89,7 +92,7 @@ pub(crate) fn error(format: &Format, values: &[f32], rounding: Rounding) -> f64 
 }
 
 /// The relative errors of `format` on values like second moments.
-pub(crate) fn moments(format: &Format) -> Moments {
+pub fn moments(format: &Format) -> Moments {
     let mut values = vec![0.0; COUNT];
     Rng::new(18, Stream::Init).fill_normal(0, 0, 3.0, &mut values);
     values.iter_mut().for_each(|x| *x = (*x - 8.0).exp());
@@ -98,7 +101,7 @@ pub(crate) fn moments(format: &Format) -> Moments {
 
 impl Moments {
     /// The relative errors of positive `values` that came `back`.
-    pub(crate) fn of(values: &[f32], back: &[f32]) -> Self {
+    pub fn of(values: &[f32], back: &[f32]) -> Self {
         let count = values.len();
         let flushed = back.iter().filter(|x| **x == 0.0).count() as f64 / count as f64;
         let relative = |(x, y): (&f32, &f32)| (f64::from(*y) / f64::from(*x) - 1.0).abs();
@@ -109,7 +112,10 @@ impl Moments {
 }
 
 /// What is left of `values`.
-pub(crate) fn there_and_back(format: &Format, values: &[f32], rounding: Rounding) -> Vec<f32> {
+///
+/// # Panics
+/// When there are more than 4096 of them and no whole rows of that many.
+pub fn there_and_back(format: &Format, values: &[f32], rounding: Rounding) -> Vec<f32> {
     let shape = [values.len().div_ceil(COLUMNS), values.len().min(COLUMNS)];
     let packed = Packed::encode(format.clone(), shape, values, rounding);
     let mut back = vec![0.0; values.len()];
