@@ -5,9 +5,11 @@ mod common;
 use common::{Place, fails, stdout};
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 22] = [
     &[],
     &["train"],
+    &["lr-find"],
+    &["fire"],
     &["generate"],
     &["eval"],
     &["export"],
@@ -22,6 +24,9 @@ const COMMANDS: [&[&str]; 17] = [
     &["bench", "step"],
     &["bench", "decode"],
     &["bench", "matmul"],
+    &["bench", "optim"],
+    &["bench", "optim-step"],
+    &["bench", "formats"],
     &["bench", "limits"],
 ];
 

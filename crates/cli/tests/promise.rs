@@ -170,5 +170,6 @@ fn a_plan_shows_its_tiers_and_refuses_those_beyond_the_model() {
     args.extend(["--set", "model.context=256"]);
     fails(place.smidgen(&args), 2, "expected at least the 4096 positions of t1, got 256");
     fails(place.smidgen(&["plan", "text", "--tier", "T9"]), 2, "T1, T2, T3, T4, T5, T6");
-    fails(place.smidgen(&["plan", "text", "--allow", "all"]), 2, "precision, state, context");
+    let known = "precision, state, weights, context";
+    fails(place.smidgen(&["plan", "text", "--allow", "all"]), 2, known);
 }
