@@ -2,8 +2,8 @@
 
 use smidgen_codec::{Ledger, Rng, Stream, Tag};
 use smidgen_optim::{
-    Assignment, Error, GroupConfig, Moments, OptimState, ParamSpec, ProjectionKind, Rank, Role,
-    StateTensor, StepCx,
+    Assignment, Error, GroupConfig, MatrixScale, Moments, OptimState, ParamSpec, Polar,
+    ProjectionKind, Rank, Role, StateTensor, StepCx,
 };
 use smidgen_tensor::Device;
 
@@ -179,6 +179,74 @@ fn adam_sees_the_projected_gradient() {
         let expected = 0.25 * (4 * 50) as f64;
         assert!((squares(&moved) / expected - 1.0).abs() < 1e-3, "{}", squares(&moved));
     }
+}
+
+/// The columns of the basis are orthonormal, so making the small matrix orthogonal and lifting it is
+/// making the lifted one orthogonal: 8-bit Muon in a subspace is Muon of the projected average.
+#[test]
+fn muon_in_a_subspace_is_muon_of_what_is_left_of_the_gradient() {
+    let (shape @ [m, n], rank) = ([32, 80], 8);
+    let muon = GroupConfig {
+        rule: "muon".into(),
+        scale: Some(MatrixScale::Spectral),
+        momentum: Some(0.0),
+        nesterov: Some(false),
+        polar: Some(Polar::NewtonSchulz),
+        ..group(ProjectionKind::Galore, rank)
+    };
+    let grad = wave(m * n, 5);
+    let mut inside = Run::new(&muon, shape, 2);
+    let start = inside.values.clone();
+    inside.step(&grad);
+    let basis = inside.slot("projector");
+    let back: Vec<f32> = (0..basis.len()).map(|at| basis[at % rank * m + at / rank]).collect();
+    let left = times([m, rank, n], &back, &times([rank, m, n], &basis, &grad));
+    let whole = GroupConfig {
+        projection: None,
+        galore_rank: None,
+        galore_scale: None,
+        projector: None,
+        ..muon
+    };
+    let mut outside = Run::new(&whole, shape, 2);
+    outside.step(&left);
+    let moved = |run: &Run| run.values.iter().zip(&start).map(|(a, b)| a - b).collect::<Vec<_>>();
+    let far = apart(&moved(&inside), &moved(&outside));
+    // Products in bf16, of matrices of two sizes.
+    assert!(far < 0.02, "{far}");
+}
+
+#[test]
+fn four_bits_of_a_basis_hold_its_energy() {
+    let (shape, rank) = ([64, 160], 16);
+    let grad = low_rank(shape, 24, 3);
+    let [exact, coded] = ["f32", "int4-asym/256"].map(|projector| {
+        let config = GroupConfig {
+            projector: Some(projector.into()),
+            ..group(ProjectionKind::Galore2, rank)
+        };
+        let mut run = Run::new(&config, shape, 1);
+        run.step(&grad);
+        run.slot("projector")
+    });
+    assert_ne!(exact, coded);
+    // What the span of the coded basis holds: its rows made orthonormal, one after another.
+    let energy = |basis: &[f32]| {
+        let mut rows: Vec<Vec<f64>> = Vec::new();
+        for row in basis.chunks(shape[0]) {
+            let mut row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+            for other in &rows {
+                let dot: f64 = row.iter().zip(other).map(|(a, b)| a * b).sum();
+                row.iter_mut().zip(other).for_each(|(a, b)| *a -= dot * b);
+            }
+            let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+            rows.push(row.into_iter().map(|x| x / norm).collect());
+        }
+        let flat: Vec<f32> = rows.iter().flatten().map(|x| *x as f32).collect();
+        squares(&times([rank, shape[0], shape[1]], &flat, &grad))
+    };
+    let share = energy(&coded) / energy(&exact);
+    assert!((0.95..=1.001).contains(&share), "{share}");
 }
 
 #[test]

@@ -338,6 +338,21 @@ fn formats_that_keep_what_is_positive_do() {
     assert_eq!(names, ["bf16", "f32", "int8", "int8-dynamic"]);
 }
 
+/// A momentum that turned round would push the wrong way; one that became zero waits.
+#[test]
+fn no_value_changes_its_sign() {
+    for format in formats() {
+        let src = values(&format, 3 * 1024, 11);
+        for rounding in [Rounding::Nearest, STOCHASTIC] {
+            let packed = Packed::encode(format.clone(), [3, 1024], &src, rounding).unwrap();
+            let mut back = vec![0.0; src.len()];
+            packed.decode_into(&mut back).unwrap();
+            let turned = src.iter().zip(&back).find(|(x, y)| *x * *y < 0.0);
+            assert_eq!(turned, None, "{format} {rounding:?}");
+        }
+    }
+}
+
 /// What is left after one rounding is left after another, wherever the largest value of a block has
 /// a code of its own.
 #[test]
