@@ -25,6 +25,8 @@ pub struct Session<'p> {
     head: PackedLinear,
     rope: Arc<RopeTable>,
     capacity: usize,
+    /// Sums of what feed-forward units give, `[L][F]`, where somebody asked.
+    activity: Option<Vec<Vec<f64>>>,
 }
 
 impl<'p> Session<'p> {
@@ -72,6 +74,7 @@ impl<'p> Session<'p> {
             head,
             rope,
             capacity,
+            activity: None,
         })
     }
 
@@ -124,6 +127,21 @@ impl<'p> Session<'p> {
         Ok(logits.slice::<f32>().to_vec())
     }
 
+    /// Reads tokens and gives, for each layer, what its feed-forward units give in size, averaged over
+    /// the tokens: `[L][F]`. A unit that gives next to nothing is dormant.
+    ///
+    /// # Errors
+    /// As for [`Session::feed`].
+    pub fn activity(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f64>>, Error> {
+        let spec = self.decoder.spec();
+        self.activity = Some(vec![vec![0.0; spec.ffn]; spec.layers]);
+        let read = self.feed(tokens);
+        let mut sums = self.activity.take().expect("put there above");
+        read?;
+        sums.iter_mut().flatten().for_each(|sum| *sum /= tokens.len() as f64);
+        Ok(sums)
+    }
+
     fn layer(&mut self, index: usize, x: Tensor, positions: &[u32]) -> Result<Tensor, Error> {
         let (device, compute, format) = (&self.device, self.compute, self.compute.format());
         let (block, spec) = (&self.decoder.blocks[index], self.decoder.spec());
@@ -144,7 +162,17 @@ impl<'p> Session<'p> {
         let normed = norm(&x, block.mlp_norm, 0..spec.width)?;
         let gate_up = layer.gate_up.apply(device, compute, &normed, None, format)?;
         let act = infer::swiglu(device, &gate_up, format)?;
+        if let Some(sums) = &mut self.activity {
+            add_sizes(&act, &mut sums[index]);
+        }
         Ok(layer.down.apply(device, compute, &act, Some(&x), Format::F32)?)
+    }
+}
+
+/// Adds the sizes of each column of `act` `[T, F]`.
+fn add_sizes(act: &Tensor, sums: &mut [f64]) {
+    for row in act.to_vec().chunks_exact(act.cols()) {
+        row.iter().zip(&mut *sums).for_each(|(x, sum)| *sum += f64::from(x.abs()));
     }
 }
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 use smidgen_data::{Batch, Cursor, Dataset, Feed, Loader, LoaderConfig, Tokenizer, ValSet};
-use smidgen_model::{Decoder, Spec, TokenBatch};
+use smidgen_model::{Decoder, Session, Spec, TokenBatch};
 use smidgen_tensor::{Compute, Device, Keep, Params, Tape, Targets, Var};
 
 use crate::budget::smallest_divisor;
 use crate::compiling::Compiling;
 use crate::init;
 use crate::samples::Prompts;
-use crate::{CompileRate, Error, Objective, Plan, Samples, Thrift, Validation};
+use crate::{CompileRate, DORMANT, Error, Objective, Plan, Samples, Thrift, Validation};
 
 /// By how much a chunk of the loss shrinks at once, and the least that is worth it.
 const CHUNK_CUT: usize = 4;
@@ -124,6 +124,13 @@ impl LanguageModel {
     }
 }
 
+/// The share of units whose mean size is at most [`DORMANT`] of the mean of all.
+fn dormant_share(sizes: &[f64]) -> f64 {
+    let mean = sizes.iter().sum::<f64>() / sizes.len() as f64;
+    let dormant = sizes.iter().filter(|size| **size <= DORMANT * mean).count();
+    dormant as f64 / sizes.len() as f64
+}
+
 impl Objective for LanguageModel {
     fn name(&self) -> &'static str {
         "language-model"
@@ -226,6 +233,18 @@ impl Objective for LanguageModel {
         Ok(())
     }
 
+    fn dormant(
+        &mut self,
+        device: &Device,
+        compute: Compute,
+        params: &Params,
+    ) -> Result<Option<Vec<f64>>, Error> {
+        let batch = self.val.batch(0);
+        let text = &batch.tokens[..batch.tokens.len() / batch.rows];
+        let mut session = Session::new(device, compute, &self.decoder, params, text.len())?;
+        Ok(Some(session.activity(text)?.iter().map(|layer| dormant_share(layer)).collect()))
+    }
+
     fn samples(
         &mut self,
         device: &Device,
@@ -251,5 +270,18 @@ impl Objective for LanguageModel {
 
     fn take_wait(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dormant_units_are_those_far_below_their_layer() {
+        assert_eq!(dormant_share(&[1.0, 1.0, 1.0, 1.0]), 0.0);
+        assert_eq!(dormant_share(&[0.0, 0.0, 0.0, 0.0]), 1.0);
+        // The mean is 1: 0.025 is dormant, 0.026 is not.
+        assert_eq!(dormant_share(&[0.025, 0.026, 1.949, 2.0]), 0.25);
     }
 }

@@ -8,6 +8,10 @@ use smidgen_tensor::{Compute, Device, Params, Tape, Var};
 
 use crate::{Error, Thrift};
 
+/// A unit whose mean size is at most this share of its layer's mean is dormant (Sokar et al., The Dormant
+/// Neuron Phenomenon, arXiv 2302.12902).
+pub const DORMANT: f64 = 0.025;
+
 /// Something with parameters and a loss. The loop knows steps and micro-batches, and nothing of what
 /// is in them; a language model is one objective among others.
 pub trait Objective {
@@ -75,6 +79,20 @@ pub trait Objective {
     /// When the data is not that of the checkpoint.
     fn resume(&mut self, _step: u64, _cursor: &Value) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// For each layer the share of its units that give next to nothing on a fixed text: those whose mean
+    /// size is at most [`DORMANT`] of the layer's. None where there are no such units.
+    ///
+    /// # Errors
+    /// As for [`Objective::loss`].
+    fn dormant(
+        &mut self,
+        _device: &Device,
+        _compute: Compute,
+        _params: &Params,
+    ) -> Result<Option<Vec<f64>>, Error> {
+        Ok(None)
     }
 
     /// What the model writes after fixed prompts and seeds, for people and for the entropy alarm.

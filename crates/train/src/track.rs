@@ -95,10 +95,13 @@ pub(crate) struct FireLine<'a> {
     pub(crate) fire: &'a [FireReport],
 }
 
-/// One line for the ranks of matrices.
+/// One line for how plastic matrices and units are.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct PlasticityLine<'a> {
     pub(crate) plasticity: BTreeMap<&'a str, Plasticity>,
+    /// For each layer the share of dormant units.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) dormant: BTreeMap<String, f64>,
 }
 
 /// One line for something out of the ordinary.

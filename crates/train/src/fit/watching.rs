@@ -68,7 +68,12 @@ impl Fitting<'_, '_, '_> {
         if !self.course.track.plasticity {
             return Ok(());
         }
-        let line = PlasticityLine { plasticity: self.trainer.plasticity()? };
+        let trainer = &mut *self.trainer;
+        let compute = trainer.recipe.compute;
+        let shares = trainer.objective.dormant(&trainer.device, compute, &trainer.params)?;
+        let layer = |(layer, share)| (format!("layers.{layer}"), share);
+        let dormant = shares.into_iter().flatten().enumerate().map(layer).collect();
+        let line = PlasticityLine { plasticity: self.trainer.plasticity()?, dormant };
         let step = self.trainer.standing.step;
         self.tracker.plasticity(step, self.clock.seconds(), &line)
     }

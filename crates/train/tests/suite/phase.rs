@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
-use smidgen_codec::{Ledger, Tag};
+use smidgen_codec::{Ledger, Rng, Tag};
 use smidgen_optim::{Clip, GradMode, GradPolicy, GroupConfig, ProjectionKind, Rank};
 use smidgen_store::{Disk, RunDir, RunView, Which};
-use smidgen_tensor::{Compute, Device, Params, Tape, Var};
+use smidgen_tensor::{
+    Compute, Device, LinearSpec, ParamId, Params, Role, Tape, Targets, Tensor, Var,
+};
 use smidgen_train::{
     Course, Error, Objective, Recipe, Silent, TrackConfig, Trainer, Validation, fit,
 };
@@ -165,4 +167,99 @@ fn gradients_are_streamed_over_micro_batches_in_a_subspace() {
     assert!(one(GradMode::Streamed) == one(GradMode::Held), "one micro-batch: the same to the bit");
     let refused = summed(GradMode::Streamed, 4, None).unwrap_err().to_string();
     assert!(refused.contains("excludes `grad_accum = 4`"), "{refused}");
+}
+
+/// Points whose classes are drawn anew in each phase: what was learned before is of no use, and
+/// weights that grew for it are in the way.
+struct Shifting {
+    gate_up: LinearSpec,
+    down: LinearSpec,
+    head: ParamId,
+}
+
+const PHASE: u64 = 60;
+
+impl Shifting {
+    fn new(device: &Device, params: &mut Params) -> Shifting {
+        let mut add = |name, role, shape| params.add(device, name, role, shape).unwrap();
+        let hidden = Role::MatrixHidden;
+        Shifting {
+            gate_up: LinearSpec::new([
+                add("gate.weight", hidden, [32, 16]),
+                add("up.weight", hidden, [32, 16]),
+            ]),
+            down: LinearSpec::new([add("down.weight", hidden, [16, 32])]),
+            head: add("head.weight", Role::Head, [8, 16]),
+        }
+    }
+}
+
+impl Objective for Shifting {
+    fn name(&self) -> &'static str {
+        "shifting"
+    }
+
+    fn init(&self, params: &mut Params, seed: u64) -> Result<(), Error> {
+        let rng = Rng::named(seed, "shifting");
+        for (id, param) in params.iter_mut() {
+            let std = 1.0 / (param.value.cols() as f32).sqrt();
+            rng.fill_normal(id.index() as u64, 0, std, param.value.slice_mut());
+        }
+        Ok(())
+    }
+
+    fn step_targets(&self) -> u64 {
+        64
+    }
+
+    fn loss(&mut self, tape: &mut Tape<'_>, step: u64, _micro: usize) -> Result<Var, Error> {
+        let rng = Rng::named(5, "points");
+        let points: Vec<f32> = (0..64 * 16).map(|i| rng.normal(0, 0, i) as f32).collect();
+        let classes: Vec<u32> =
+            (0..64).map(|i| rng.below(1 + step / PHASE, 1, i, 8) as u32).collect();
+        let x = Tensor::from_f32(tape.device().pool(), Tag::Activations, [64, 16], &points)?;
+        let x = tape.input(x, false);
+        let gate_up = tape.linear(x, &self.gate_up, None)?;
+        let act = tape.swiglu(gate_up)?;
+        let hidden = tape.linear(act, &self.down, None)?;
+        let (tokens, weights) = (classes.into(), vec![1.0; 64].into());
+        let targets = Targets { tokens, weights, scale: 1.0 / 64.0, chunk_bytes: 1 << 16 };
+        Ok(tape.head_loss(hidden, self.head, targets)?)
+    }
+
+    fn validate(&mut self, _: &Device, _: Compute, _: &Params) -> Result<Validation, Error> {
+        Ok(Validation { loss: 0.0, bpb: None, targets: 1, compile: None })
+    }
+
+    fn validation_targets(&self) -> u64 {
+        1
+    }
+}
+
+/// Mean loss of the last three of twelve phases.
+fn late_loss(dir: &Path, fires: bool, seed: u64) -> f64 {
+    let device = Device::cpu(Ledger::new(), 1);
+    let mut params = Params::new();
+    let mut shifting = Shifting::new(&device, &mut params);
+    let recipe = Recipe { seed, ..recipe(GradMode::Held) };
+    let mut trainer = Trainer::new(&device, recipe, &mut shifting, params).unwrap();
+    let run = RunDir::create(Arc::new(Disk), dir, "").unwrap();
+    let fire_at = if fires { (1..12).map(|phase| phase * PHASE).collect() } else { Vec::new() };
+    let all = 12 * PHASE;
+    let course = Course { fire_at, val_every: all, ckpt_every: all, ..course(all) };
+    fit(&mut trainer, &course, &run, &mut Silent, &AtomicBool::new(false)).unwrap();
+    let losses = lines(dir, "loss");
+    assert_eq!(losses.len() as u64, all);
+    let late = losses.iter().skip(9 * PHASE as usize).map(|line| line["loss"].as_f64().unwrap());
+    late.sum::<f64>() / (3 * PHASE) as f64
+}
+
+#[test]
+fn a_fresh_start_recovers_faster_from_labels_that_change() {
+    let dir = tempfile::tempdir().unwrap();
+    for seed in 1..=3 {
+        let [fresh, worn] = [true, false]
+            .map(|fires| late_loss(&dir.path().join(format!("{fires}{seed}")), fires, seed));
+        assert!(fresh < 0.9 * worn, "seed {seed}: {fresh} {worn}");
+    }
 }
