@@ -189,3 +189,21 @@ fn batches_that_do_not_fit_are_refused() {
     let mut tape = Tape::inference(&device, Compute::F32, &params);
     assert!(decoder.hidden(&mut tape, &foreign, Keep::Values).is_err());
 }
+
+#[test]
+fn a_unit_whose_gate_is_shut_shows_no_activity() {
+    let device = Device::cpu(Ledger::new(), 2);
+    let (decoder, mut params) = build(&device, variants().remove(0));
+    let gate = params.find("layers.1.mlp.gate.weight").unwrap();
+    params.get_mut(gate).value.slice_mut::<f32>()[3 * 48..4 * 48].fill(0.0);
+    let mut session = Session::new(&device, Compute::F32, &decoder, &params, 20).unwrap();
+    let activity = session.activity(&tokens(20, 1)).unwrap();
+    assert_eq!(activity.iter().map(Vec::len).collect::<Vec<_>>(), [80, 80]);
+    for (layer, sizes) in activity.iter().enumerate() {
+        for (unit, size) in sizes.iter().enumerate() {
+            assert_eq!(*size == 0.0, (layer, unit) == (1, 3), "{layer} {unit}: {size}");
+        }
+    }
+    // Asking leaves the session as reading does.
+    assert_eq!(session.len(), 20);
+}

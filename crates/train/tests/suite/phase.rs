@@ -15,6 +15,7 @@ use smidgen_train::{
     Course, Error, Objective, Recipe, Silent, TrackConfig, Trainer, Validation, fit,
 };
 
+use crate::common::Place;
 use crate::objective::{ROWS, Sides, course, recipe};
 
 fn until(dir: &Path, course: &Course, last: u64) -> Vec<f32> {
@@ -262,4 +263,22 @@ fn a_fresh_start_recovers_faster_from_labels_that_change() {
             .map(|fires| late_loss(&dir.path().join(format!("{fires}{seed}")), fires, seed));
         assert!(fresh < 0.9 * worn, "seed {seed}: {fresh} {worn}");
     }
+}
+
+#[test]
+fn dormant_units_of_a_language_model_are_counted_by_layer() {
+    let place = Place::new();
+    place.train("with", &["track.plasticity=true"]);
+    place.train("without", &[]);
+    let counted = |run: &str| {
+        let mut lines = place.metrics(run);
+        lines.retain(|line| line.get("dormant").is_some());
+        lines
+    };
+    assert!(counted("without").is_empty());
+    let lines = counted("with");
+    assert_eq!(lines.len(), 2, "one for each validation");
+    let shares = lines[0]["dormant"].as_object().unwrap();
+    assert_eq!(shares.keys().collect::<Vec<_>>(), ["layers.0", "layers.1"]);
+    assert!(shares.values().all(|share| (0.0..=1.0).contains(&share.as_f64().unwrap())));
 }
