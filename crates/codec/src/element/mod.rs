@@ -11,3 +11,4 @@ pub mod f16;
 pub mod int;
 pub mod minifloat;
 pub mod pack;
+pub mod row;
