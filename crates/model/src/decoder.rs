@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use smidgen_codec::{Rng, Stream};
 use smidgen_tensor::{
-    AttentionShape, Device, Keep, LinearSpec, ParamId, Params, Role, RopeTable, Tape, Targets, Var,
+    AttentionShape, Device, Keep, LinearSpec, ParamId, Params, Prefix, Role, RopeTable, Tape,
+    Targets, Tensor, Var,
 };
 
 use crate::{Error, Spec};
@@ -18,7 +19,7 @@ pub struct TokenBatch {
     pub tokens: Arc<[u32]>,
     /// For every token the place in its row where its document begins.
     pub starts: Arc<[u32]>,
-    positions: Arc<[u32]>,
+    pub(crate) positions: Arc<[u32]>,
 }
 
 impl TokenBatch {
@@ -50,6 +51,19 @@ impl TokenBatch {
     pub fn whole(rows: usize, tokens: Vec<u32>) -> Result<TokenBatch, Error> {
         let starts = vec![0; tokens.len()];
         TokenBatch::new(rows, tokens, starts)
+    }
+
+    /// Sequences that go on where others end: row i after `held[i]` tokens. Rows have one length; what
+    /// fills a shorter one stands at its end, where no other token sees it.
+    ///
+    /// # Errors
+    /// As for [`TokenBatch::new`].
+    pub fn after(held: &[u32], tokens: Vec<u32>) -> Result<TokenBatch, Error> {
+        let mut batch = TokenBatch::whole(held.len(), tokens)?;
+        let length = batch.length();
+        batch.positions =
+            (0..batch.tokens.len()).map(|i| held[i / length] + (i % length) as u32).collect();
+        Ok(batch)
     }
 
     /// Tokens of a row, T.
@@ -146,6 +160,11 @@ impl Decoder {
         &self.spec
     }
 
+    /// What positions turn queries and keys by.
+    pub fn rope(&self) -> &Arc<RopeTable> {
+        &self.rope
+    }
+
     /// First values: norms 1, biases 0, matrices N(0, 0.02), those that write to the residual stream
     /// divided by sqrt(2 L). The tables are narrower from a width of 1600 on, so that the first logits
     /// stay small and the first loss near ln V. A function of (seed, parameter's place, index) alone.
@@ -185,19 +204,47 @@ impl Decoder {
         batch: &TokenBatch,
         keep: Keep,
     ) -> Result<Var, Error> {
-        if batch.length() > self.rope.len() {
-            let expected = format!("at least {}, the tokens of a row", batch.length());
-            return Err(Error::Spec { key: "context", expected, got: self.rope.len().to_string() });
+        self.hidden_after(tape, batch, &[], keep)
+    }
+
+    /// The same after keys and values on the tape, one [`Prefix`] for each layer or none at all; their
+    /// gradients flow. The batch is a [`TokenBatch::after`] as many tokens as its rows see.
+    ///
+    /// # Errors
+    /// As for [`Decoder::hidden`], and [`Error::Spec`] for another number of prefixes.
+    pub fn hidden_after<'p>(
+        &self,
+        tape: &mut Tape<'p>,
+        batch: &TokenBatch,
+        prefix: &[Prefix],
+        keep: Keep,
+    ) -> Result<Var, Error> {
+        self.check_positions(batch)?;
+        if !prefix.is_empty() && prefix.len() != self.blocks.len() {
+            let expected = format!("one for each of {} layers", self.blocks.len());
+            return Err(Error::Spec { key: "prefix", expected, got: prefix.len().to_string() });
         }
         let mut x = tape.embedding(self.embed, &batch.tokens)?;
         for layer in 0..self.blocks.len() {
-            let (this, batch) = (self.clone(), batch.clone());
+            let (this, batch, front) = (self.clone(), batch.clone(), prefix.get(layer).cloned());
+            let inputs: Vec<Var> =
+                [x].into_iter().chain(front.iter().flat_map(|f| [f.keys, f.values])).collect();
             let body = move |tape: &mut Tape<'p>, x: &[Var]| {
-                Ok(vec![this.block(tape, layer, x[0], &batch)?])
+                let front = front.clone().map(|f| Prefix { keys: x[1], values: x[2], ..f });
+                Ok(vec![this.block(tape, layer, x[0], &batch, front.as_ref())?])
             };
-            x = tape.block(keep, &[x], body)?[0];
+            x = tape.block(keep, &inputs, body)?[0];
         }
         Ok(tape.rms_norm(x, self.norm, self.spec.norm_eps)?)
+    }
+
+    pub(crate) fn check_positions(&self, batch: &TokenBatch) -> Result<(), Error> {
+        let last = batch.positions.iter().max().map_or(0, |last| *last as usize);
+        if last < self.rope.len() {
+            return Ok(());
+        }
+        let expected = format!("at least {}, the tokens of a row", last + 1);
+        Err(Error::Spec { key: "context", expected, got: self.rope.len().to_string() })
     }
 
     fn block(
@@ -206,18 +253,43 @@ impl Decoder {
         layer: usize,
         x: Var,
         batch: &TokenBatch,
+        prefix: Option<&Prefix>,
+    ) -> Result<Var, smidgen_tensor::Error> {
+        let qkv = self.qkv(tape, layer, x)?;
+        let qkv = tape.rope(qkv, &self.rope, &batch.positions, 0..self.spec.qk_cols())?;
+        self.mix(tape, layer, x, qkv, batch, prefix)
+    }
+
+    /// Rows `[q | k | v]` of a layer, before positions are applied.
+    pub(crate) fn qkv(
+        &self,
+        tape: &mut Tape<'_>,
+        layer: usize,
+        x: Var,
     ) -> Result<Var, smidgen_tensor::Error> {
         let (block, spec) = (&self.blocks[layer], &*self.spec);
-        let (q_cols, k_cols) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        let q_cols = spec.heads * spec.head_dim;
         let normed = tape.rms_norm(x, block.attn_norm, spec.norm_eps)?;
-        let mut qkv = tape.linear(normed, &block.qkv, None)?;
-        if let Some((q_norm, k_norm)) = block.qk_norm {
-            qkv = tape.rms_norm_heads(qkv, q_norm, spec.norm_eps, 0..q_cols)?;
-            qkv = tape.rms_norm_heads(qkv, k_norm, spec.norm_eps, q_cols..q_cols + k_cols)?;
-        }
-        let qkv = tape.rope(qkv, &self.rope, &batch.positions, 0..q_cols + k_cols)?;
-        let shape = self.attention_shape(batch.rows, batch.length(), 0);
-        let heads = tape.attention(qkv, shape, Some(&batch.starts), None)?;
+        let qkv = tape.linear(normed, &block.qkv, None)?;
+        let Some((q_norm, k_norm)) = block.qk_norm else { return Ok(qkv) };
+        let qkv = tape.rms_norm_heads(qkv, q_norm, spec.norm_eps, 0..q_cols)?;
+        tape.rms_norm_heads(qkv, k_norm, spec.norm_eps, q_cols..spec.qk_cols())
+    }
+
+    /// What a layer makes of its rows `[q | k | v]`, positions applied.
+    pub(crate) fn mix(
+        &self,
+        tape: &mut Tape<'_>,
+        layer: usize,
+        x: Var,
+        qkv: Var,
+        batch: &TokenBatch,
+        prefix: Option<&Prefix>,
+    ) -> Result<Var, smidgen_tensor::Error> {
+        let (block, spec) = (&self.blocks[layer], &*self.spec);
+        let front = prefix.and_then(|prefix| tape.value(prefix.keys)).map_or(0, Tensor::rows);
+        let shape = self.attention_shape(batch.rows, batch.length(), front / batch.rows);
+        let heads = tape.attention(qkv, shape, Some(&batch.starts), prefix)?;
         let x = tape.linear(heads, &block.o, Some(x))?;
         let normed = tape.rms_norm(x, block.mlp_norm, spec.norm_eps)?;
         let gate_up = tape.linear(normed, &block.gate_up, None)?;
@@ -253,7 +325,22 @@ impl Decoder {
         targets: Targets,
         keep: Keep,
     ) -> Result<Var, Error> {
-        let hidden = self.hidden(tape, batch, keep)?;
+        self.loss_after(tape, batch, &[], targets, keep)
+    }
+
+    /// The same after keys and values on the tape.
+    ///
+    /// # Errors
+    /// As for [`Decoder::hidden_after`].
+    pub fn loss_after(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &TokenBatch,
+        prefix: &[Prefix],
+        targets: Targets,
+        keep: Keep,
+    ) -> Result<Var, Error> {
+        let hidden = self.hidden_after(tape, batch, prefix, keep)?;
         Ok(tape.head_loss(hidden, self.head, targets)?)
     }
 }

@@ -19,6 +19,7 @@
 //! # Ok::<(), smidgen_model::Error>(())
 //! ```
 
+mod capture;
 mod decoder;
 mod error;
 pub mod exchange;
@@ -28,10 +29,11 @@ mod scorer;
 mod session;
 mod spec;
 
+pub use capture::{KeySpace, LayerKv};
 pub use decoder::{Decoder, TokenBatch};
 pub use error::Error;
 pub use presets::{PRESETS, Preset};
 pub use sample::{Sampler, Sampling};
-pub use scorer::Scorer;
+pub use scorer::{Front, Scorer};
 pub use session::Session;
 pub use spec::{ParamShape, Spec};

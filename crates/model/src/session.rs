@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use smidgen_codec::Tag;
 use smidgen_tensor::infer::{self, KvLayer, PackedLinear};
 use smidgen_tensor::{Compute, Device, Format, LinearSpec, Param, Params, RopeTable, Tensor};
 
-use crate::{Decoder, Error};
+use crate::{Decoder, Error, KeySpace};
 
 struct Layer {
     qkv: PackedLinear,
@@ -13,6 +14,10 @@ struct Layer {
     gate_up: PackedLinear,
     down: PackedLinear,
     cache: KvLayer,
+    /// Keys before positions, `[capacity, K E]`, where they are kept.
+    plain: Option<Tensor>,
+    /// Whether turned keys were written since: what they were before is not known.
+    stale: bool,
 }
 
 /// One sequence being read and continued.
@@ -56,6 +61,8 @@ impl<'p> Session<'p> {
                 gate_up: packed(&block.gate_up)?,
                 down: packed(&block.down)?,
                 cache: KvLayer::new(device, compute, capacity, spec.kv_heads, spec.head_dim)?,
+                plain: None,
+                stale: false,
             });
         }
         let head = packed(&LinearSpec::new([decoder.head]))?;
@@ -95,7 +102,101 @@ impl<'p> Session<'p> {
 
     /// Forgets everything after the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
-        self.layers.iter_mut().for_each(|layer| layer.cache.truncate(len));
+        for layer in &mut self.layers {
+            layer.cache.truncate(len);
+            layer.stale &= len > 0;
+        }
+    }
+
+    /// Keeps keys as they were before positions were applied, too, from the next token on: for an empty
+    /// session that caches are taken out of or put into.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] where tokens were read already, and those of the engine.
+    pub fn keep_plain_keys(&mut self) -> Result<(), Error> {
+        if !self.is_empty() {
+            let (expected, got) = ("an empty session".into(), format!("{} tokens", self.len()));
+            return Err(Error::Spec { key: "plain keys", expected, got });
+        }
+        let spec = self.decoder.spec();
+        let shape = [self.capacity, spec.kv_heads * spec.head_dim];
+        for layer in &mut self.layers {
+            layer.plain = Some(Tensor::zeros(self.device.pool(), Tag::Kv, shape, Format::F32)?);
+        }
+        Ok(())
+    }
+
+    /// Reads the keys and values of a layer, `[len, K E]` each, exactly as they are held.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] for a layer that is not there and for keys of a space that are not kept, and those
+    /// of the engine for arrays of another size.
+    pub fn read_layer(
+        &self,
+        layer: usize,
+        space: KeySpace,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) -> Result<(), Error> {
+        let layer = self.layers.get(layer).ok_or_else(|| self.no_layer(layer))?;
+        layer.cache.read(&self.device, self.compute, keys, values)?;
+        if space == KeySpace::PreRope {
+            let plain = layer.plain.as_ref().filter(|_| !layer.stale);
+            plain.ok_or_else(no_plain_keys)?.read_f32(0, keys);
+        }
+        Ok(())
+    }
+
+    /// Puts keys and values `[tokens, K E]` in the place of those of held tokens of a layer. Keys before
+    /// positions are turned by those of their tokens; after turned ones, keys before positions are not
+    /// known until the session begins anew. What was read with [`Session::read_layer`] and is
+    /// written back changes no bit of what follows.
+    ///
+    /// # Errors
+    /// [`Error::Spec`] for a layer that is not there, those of the engine for tokens that are not held
+    /// and arrays of another size; the layer may hold some of the tokens then.
+    pub fn write_layer(
+        &mut self,
+        layer: usize,
+        space: KeySpace,
+        tokens: &[u32],
+        keys: &[f32],
+        values: &[f32],
+    ) -> Result<(), Error> {
+        let held = self.len();
+        let missing = self.no_layer(layer);
+        let layer = self.layers.get_mut(layer).ok_or(missing)?;
+        let width = self.decoder.spec().kv_heads * self.decoder.spec().head_dim;
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= held) {
+            let expected = format!("below {held}, those held");
+            return Err(Error::Spec { key: "token", expected, got: token.to_string() });
+        }
+        if values.len() != tokens.len() * width {
+            let expected = format!("{} values", tokens.len() * width);
+            return Err(Error::Spec { key: "values", expected, got: values.len().to_string() });
+        }
+        let pool = self.device.pool();
+        let mut turned = Tensor::from_f32(pool, Tag::Workspace, [tokens.len(), width], keys)?;
+        if space == KeySpace::PostRope {
+            layer.stale = true;
+        } else {
+            if let Some(plain) = &mut layer.plain {
+                for (token, key) in tokens.iter().zip(keys.chunks_exact(width)) {
+                    plain.write_f32(*token as usize * width, key);
+                }
+            }
+            infer::rope(&self.device, &mut turned, &self.rope, tokens, 0..width);
+        }
+        let keys = turned.slice::<f32>().chunks_exact(width);
+        for ((token, key), value) in tokens.iter().zip(keys).zip(values.chunks_exact(width)) {
+            layer.cache.write(&self.device, self.compute, *token as usize, key, value)?;
+        }
+        Ok(())
+    }
+
+    fn no_layer(&self, layer: usize) -> Error {
+        let expected = format!("below {}", self.layers.len());
+        Error::Spec { key: "layer", expected, got: layer.to_string() }
     }
 
     /// Reads tokens and gives the logits after the last one, `[V]`.
@@ -156,6 +257,9 @@ impl<'p> Session<'p> {
             qkv = norm(&qkv, q_norm, 0..q_cols)?;
             qkv = norm(&qkv, k_norm, q_cols..q_cols + k_cols)?;
         }
+        if let Some(plain) = &mut layer.plain {
+            keep_keys(plain, layer.cache.len(), &qkv, q_cols);
+        }
         infer::rope(device, &mut qkv, &self.rope, positions, 0..q_cols + k_cols);
         let heads = layer.cache.attend(device, compute, spec.heads, &qkv)?;
         let x = layer.o.apply(device, compute, &heads, Some(&x), Format::F32)?;
@@ -176,9 +280,23 @@ fn add_sizes(act: &Tensor, sums: &mut [f64]) {
     }
 }
 
+fn no_plain_keys() -> Error {
+    let expected = "a session that keeps keys before positions".into();
+    Error::Spec { key: "plain keys", expected, got: "one that has none".into() }
+}
+
+/// Copies the key columns of new rows behind those of the first `held`.
+fn keep_keys(plain: &mut Tensor, held: usize, qkv: &Tensor, first: usize) {
+    let width = plain.cols();
+    let to = &mut plain.slice_mut::<f32>()[held * width..];
+    for (row, to) in to.chunks_exact_mut(width).take(qkv.rows()).enumerate() {
+        qkv.read_f32(row * qkv.cols() + first, to);
+    }
+}
+
 /// The last row alone: only its logits are asked for.
 fn last_row(device: &Device, x: &Tensor) -> Result<Tensor, Error> {
     let (rows, cols) = (x.rows(), x.cols());
     let values = &x.slice::<f32>()[(rows - 1) * cols..];
-    Ok(Tensor::from_f32(device.pool(), smidgen_codec::Tag::Workspace, [1, cols], values)?)
+    Ok(Tensor::from_f32(device.pool(), Tag::Workspace, [1, cols], values)?)
 }

@@ -138,6 +138,11 @@ impl Spec {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
+    /// Columns of the queries and keys in them: those that positions turn.
+    pub(crate) fn qk_cols(&self) -> usize {
+        (self.heads + self.kv_heads) * self.head_dim
+    }
+
     /// Every parameter in the order of [`crate::Decoder::new`], without allocating any.
     pub fn params(&self) -> Vec<ParamShape> {
         let (d, e) = (self.width, self.head_dim);

@@ -288,20 +288,74 @@ impl KvLayer {
         self.len = self.len.min(len);
     }
 
-    /// Key and value of one held token, `[K E]` each, as the cache holds them.
+    /// Reads keys and values of all held tokens, `[len, K E]` each, as the cache holds them.
     ///
-    /// # Panics
-    /// When the token is not held.
-    pub fn read(&self, device: &Device, compute: Compute, token: usize) -> (Vec<f32>, Vec<f32>) {
-        assert!(token < self.len, "a token that is held");
+    /// # Errors
+    /// [`Error::Shape`] for arrays of another size, [`Error::Value`] for another `compute` or kernel set
+    /// than the cache was made for.
+    pub fn read(
+        &self,
+        device: &Device,
+        compute: Compute,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) -> Result<(), Error> {
+        let (e, width) = (self.head_dim, self.keys.len() * self.head_dim);
+        self.made_for.check("KV cache", device, compute)?;
+        for got in [keys.len(), values.len()] {
+            if got != self.len * width {
+                return Err(error::shape("KV cache: read", &[self.len, width], &[got]));
+            }
+        }
         let engine = device.engine(compute);
-        let key = |panels: &Panels<Buffer>| {
-            (0..self.head_dim).map(|j| panels.get(&engine, j, token)).collect::<Vec<_>>()
-        };
-        let value = |panels: &Panels<Buffer>| {
-            (0..self.head_dim).map(|j| panels.get(&engine, token, j)).collect::<Vec<_>>()
-        };
-        (self.keys.iter().flat_map(key).collect(), self.values.iter().flat_map(value).collect())
+        for (token, row) in keys.chunks_exact_mut(width).enumerate() {
+            for (i, to) in row.iter_mut().enumerate() {
+                *to = self.keys[i / e].get(&engine, i % e, token);
+            }
+        }
+        for (token, row) in values.chunks_exact_mut(width).enumerate() {
+            for (i, to) in row.iter_mut().enumerate() {
+                *to = self.values[i / e].get(&engine, token, i % e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces key and value of a held token, `[K E]` each, rounded to the operand format.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for rows of another size, [`Error::Value`] for a token that is not held, and for
+    /// another `compute` or kernel set than the cache was made for.
+    pub fn write(
+        &mut self,
+        device: &Device,
+        compute: Compute,
+        token: usize,
+        key: &[f32],
+        value: &[f32],
+    ) -> Result<(), Error> {
+        let (e, width) = (self.head_dim, self.keys.len() * self.head_dim);
+        self.made_for.check("KV cache", device, compute)?;
+        for got in [key.len(), value.len()] {
+            if got != width {
+                return Err(error::shape("KV cache: write", &[1, width], &[1, got]));
+            }
+        }
+        if token >= self.len {
+            return Err(Error::Value {
+                what: "KV cache: token".into(),
+                expected: format!("below {}, those held", self.len),
+                got: token.to_string(),
+            });
+        }
+        let engine = device.engine(compute);
+        for (panels, head) in self.keys.iter_mut().zip(key.chunks_exact(e)) {
+            panels.put_column(&engine, token, head);
+        }
+        for (panels, head) in self.values.iter_mut().zip(value.chunks_exact(e)) {
+            panels.put_row(&engine, token, head);
+        }
+        Ok(())
     }
 
     /// Attends from the new rows `[q | k | v]` (operand format, positions applied) over what is held and
@@ -338,7 +392,12 @@ impl KvLayer {
         let engine = device.engine(compute);
         self.append(&engine, qkv, heads * e);
         let out = if self.len == 0 && rows > 1 {
-            forward(device, compute, Inputs { shape, qkv, prefix: None, starts: None })?.0
+            forward(
+                device,
+                compute,
+                Inputs { shape, qkv, prefix: None, prefix_lens: None, starts: None },
+            )?
+            .0
         } else {
             decode::attend(
                 device,

@@ -46,7 +46,11 @@ crate::multiversion! {
 }
 
 /// Runs over a mutable tensor in fixed chunks.
-fn chunks<A: Element>(device: &Device, values: &mut [A], body: impl Fn(usize, &mut [A]) + Sync) {
+pub(crate) fn chunks<A: Element>(
+    device: &Device,
+    values: &mut [A],
+    body: impl Fn(usize, &mut [A]) + Sync,
+) {
     let len = values.len();
     let shared = Shared::new(values);
     device.team().run(len.div_ceil(CHUNK), |task| {

@@ -31,6 +31,25 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// The error function to about 4e-7 relative: a quotient of polynomials, as in Eigen.
+#[inline(always)]
+pub(crate) fn erf(x: f32) -> f32 {
+    let x = if x < -4.0 { -4.0 } else { x };
+    let x = if x > 4.0 { 4.0 } else { x };
+    let s = x * x;
+    let p = 2.770_681_5e-8 + s * -2.726_142_4e-10;
+    let p = -2.101_024e-6 + s * p;
+    let p = -5.692_506_2e-5 + s * p;
+    let p = -7.349_906_4e-4 + s * p;
+    let p = -2.954_6e-3 + s * p;
+    let p = -1.609_603_3e-2 + s * p;
+    let q = -2.133_740_5e-4 + s * -1.456_607_15e-5;
+    let q = -1.682_827e-3 + s * q;
+    let q = -7.373_329_3e-3 + s * q;
+    let q = -1.426_473_9e-2 + s * q;
+    x * p / q
+}
+
 /// Dot product of equally long rows, over [`LANES`] lanes that are added pairwise at the end.
 #[inline(always)]
 pub(crate) fn dot<A: Element, B: Element>(a: &[A], b: &[B]) -> f32 {
@@ -107,6 +126,24 @@ mod tests {
         }
         assert!(exp(f32::NEG_INFINITY) < 2e-38);
         assert_eq!(exp(0.0), 1.0);
+    }
+
+    #[test]
+    fn erf_matches_the_tables() {
+        // Abramowitz and Stegun, table 7.1.
+        for (x, exact) in [
+            (0.02, 0.022_564_574_7),
+            (0.1, 0.112_462_916_0),
+            (0.5, 0.520_499_877_8),
+            (1.0, 0.842_700_792_9),
+            (1.5, 0.966_105_146_5),
+            (2.0, 0.995_322_265_0),
+            (3.0, 0.999_977_909_5),
+        ] {
+            assert!((f64::from(erf(x as f32)) / exact - 1.0).abs() < 1e-6, "erf({x})");
+            assert_eq!(erf(-x as f32), -erf(x as f32));
+        }
+        assert_eq!((erf(0.0), erf(f32::INFINITY), erf(f32::MIN)), (0.0, 1.0, -1.0));
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 pub(crate) mod attention;
 pub(crate) mod decode;
+pub(crate) mod dropout;
 pub(crate) mod elementwise;
 pub(crate) mod embed;
+pub(crate) mod gate;
 pub(crate) mod gated;
+pub(crate) mod gelu;
 #[cfg(test)]
 pub(crate) mod levels;
 pub(crate) mod loss;

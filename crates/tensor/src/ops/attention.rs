@@ -7,9 +7,22 @@ use crate::kernels::elementwise::copy_as;
 use crate::tape::{Backward, Forward, Op};
 use crate::{Error, Format, Tape, Tensor, Var, error};
 
+/// Keys and values in front of every sequence of a batch, which all its tokens see.
+#[derive(Clone, Debug)]
+pub struct Prefix {
+    /// Keys `[B P, K E]`, positions applied.
+    pub keys: Var,
+    /// Values `[B P, K E]`.
+    pub values: Var,
+    /// How many of the P are seen, for each sequence; all of them without it. The rows behind them
+    /// only fill the batch: nobody sees them, and their gradient is zero.
+    pub lens: Option<Arc<[u32]>>,
+}
+
 struct Attention {
     shape: AttentionShape,
     starts: Option<Arc<[u32]>>,
+    prefix_lens: Option<Arc<[u32]>>,
     lse: Option<Tensor>,
 }
 
@@ -19,6 +32,7 @@ impl Attention {
             shape: self.shape,
             qkv: &values[0],
             prefix: (values.len() == 3).then(|| (values[1].view(), values[2].view())),
+            prefix_lens: self.prefix_lens.as_deref(),
             starts: self.starts.as_deref(),
         }
     }
@@ -70,7 +84,7 @@ impl Tape<'_> {
     /// Attention over `qkv` `[B T, (H + 2 K) E]`: `[B T, H E]` in the operand format.
     ///
     /// `starts` gives for every token the place in its sequence where its document begins; `prefix`
-    /// holds keys and values `[B P, K E]` that every token of the sequence sees.
+    /// holds the `shape.prefix` keys and values that every token of a sequence sees.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Value`] when the sizes do not fit, [`Error::OutOfMemory`].
@@ -79,43 +93,15 @@ impl Tape<'_> {
         qkv: Var,
         shape: AttentionShape,
         starts: Option<&Arc<[u32]>>,
-        prefix: Option<(Var, Var)>,
+        prefix: Option<&Prefix>,
     ) -> Result<Var, Error> {
         let rows = shape.batch * shape.tokens;
         if self.shape(qkv) != [rows, shape.qkv_cols()] {
-            return Err(error::shape(
-                "attention: qkv",
-                &[rows, shape.qkv_cols()],
-                &self.shape(qkv),
-            ));
+            let expected = [rows, shape.qkv_cols()];
+            return Err(error::shape("attention: qkv", &expected, &self.shape(qkv)));
         }
-        if shape.heads == 0
-            || shape.kv_heads == 0
-            || shape.head_dim == 0
-            || !shape.heads.is_multiple_of(shape.kv_heads)
-            || !shape.head_dim.is_multiple_of(2)
-        {
-            let got = format!(
-                "{} heads, {} key-value heads, head size {}",
-                shape.heads, shape.kv_heads, shape.head_dim
-            );
-            return Err(Error::Value {
-                what: "attention".into(),
-                expected: "key-value heads that divide the heads, an even head size".into(),
-                got,
-            });
-        }
-        let mut inputs = vec![qkv];
-        let prefix_shape = [shape.batch * shape.prefix, shape.kv_heads * shape.head_dim];
-        for var in prefix.iter().flat_map(|(k, v)| [*k, *v]) {
-            if shape.prefix == 0 || self.shape(var) != prefix_shape {
-                return Err(error::shape("attention: prefix", &prefix_shape, &self.shape(var)));
-            }
-            inputs.push(var);
-        }
-        if prefix.is_none() && shape.prefix > 0 {
-            return Err(error::shape("attention: prefix", &prefix_shape, &[0, 0]));
-        }
+        check_heads(&shape)?;
+        self.check_prefix(&shape, prefix)?;
         if let Some(starts) = starts {
             let fits = starts.len() == rows
                 && starts.iter().enumerate().all(|(i, s)| *s as usize <= i % shape.tokens);
@@ -127,6 +113,51 @@ impl Tape<'_> {
                 });
             }
         }
-        self.apply(Box::new(Attention { shape, starts: starts.cloned(), lse: None }), &inputs)
+        let inputs: Vec<Var> =
+            [qkv].into_iter().chain(prefix.into_iter().flat_map(|p| [p.keys, p.values])).collect();
+        let prefix_lens = prefix.and_then(|prefix| prefix.lens.clone());
+        let op = Attention { shape, starts: starts.cloned(), prefix_lens, lse: None };
+        self.apply(Box::new(op), &inputs)
     }
+
+    fn check_prefix(&self, shape: &AttentionShape, prefix: Option<&Prefix>) -> Result<(), Error> {
+        let expected = [shape.batch * shape.prefix, shape.kv_heads * shape.head_dim];
+        let Some(prefix) = prefix else {
+            return match shape.prefix {
+                0 => Ok(()),
+                _ => Err(error::shape("attention: prefix", &expected, &[0, 0])),
+            };
+        };
+        for var in [prefix.keys, prefix.values] {
+            if shape.prefix == 0 || self.shape(var) != expected {
+                return Err(error::shape("attention: prefix", &expected, &self.shape(var)));
+            }
+        }
+        match &prefix.lens {
+            Some(lens)
+                if lens.len() != shape.batch
+                    || lens.iter().any(|len| *len as usize > shape.prefix) =>
+            {
+                Err(Error::Value {
+                    what: "attention: prefix".into(),
+                    expected: format!("{} lengths up to {}", shape.batch, shape.prefix),
+                    got: format!("{lens:?}"),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_heads(shape: &AttentionShape) -> Result<(), Error> {
+    let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
+    let sizes = heads > 0 && kv_heads > 0 && head_dim > 0;
+    if sizes && heads.is_multiple_of(kv_heads) && head_dim.is_multiple_of(2) {
+        return Ok(());
+    }
+    Err(Error::Value {
+        what: "attention".into(),
+        expected: "key-value heads that divide the heads, an even head size".into(),
+        got: format!("{heads} heads, {kv_heads} key-value heads, head size {head_dim}"),
+    })
 }

@@ -474,6 +474,10 @@ fn back_name(name: &'static str) -> &'static str {
         "head_loss" => "head_loss-",
         "embedding" => "embedding-",
         "dot" => "dot-",
+        "add" => "add-",
+        "gelu" => "gelu-",
+        "gated_add" => "gated_add-",
+        "put_rows" => "put_rows-",
         _ => "other-",
     }
 }

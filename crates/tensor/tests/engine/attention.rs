@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use smidgen_codec::Rng;
-use smidgen_tensor::AttentionShape;
+use smidgen_tensor::{AttentionShape, Prefix};
 
 use crate::check::{Case, Given, check};
 use crate::reference;
@@ -24,24 +24,31 @@ pub(crate) fn documents(s: AttentionShape, begins: &[u32]) -> Arc<[u32]> {
 }
 
 fn check_attention(s: AttentionShape, begins: Option<&[u32]>) {
+    check_prefix(s, begins, None);
+}
+
+fn check_prefix(s: AttentionShape, begins: Option<&[u32]>, lens: Option<&[u32]>) {
     let starts = begins.map(|begins| documents(s, begins));
     let same = starts.clone();
+    let lens: Option<Arc<[u32]>> = lens.map(Arc::from);
+    let seen = lens.clone();
     let mut inputs = vec![Given::normal(1, [s.batch * s.tokens, s.qkv_cols()], 1.0)];
     if s.prefix > 0 {
         let shape = [s.batch * s.prefix, s.kv_heads * s.head_dim];
         inputs.extend([Given::normal(2, shape, 1.0), Given::normal(3, shape, 1.0)]);
     }
     check(&Case {
-        name: format!("{s:?}, documents {begins:?}"),
+        name: format!("{s:?}, documents {begins:?}, prefixes {lens:?}"),
         params: vec![],
         inputs,
         build: Box::new(move |tape, _, x| {
-            let prefix = (s.prefix > 0).then(|| (x[1], x[2]));
-            tape.attention(x[0], s, starts.as_ref(), prefix)
+            let prefix = || Prefix { keys: x[1], values: x[2], lens: lens.clone() };
+            let prefix = (s.prefix > 0).then(prefix);
+            tape.attention(x[0], s, starts.as_ref(), prefix.as_ref())
         }),
         reference: Box::new(move |_, x| {
             let prefix = (s.prefix > 0).then(|| (&x[1], &x[2]));
-            reference::attention(&x[0], s, same.as_deref(), prefix)
+            reference::attention(&x[0], s, same.as_deref(), prefix, seen.as_deref())
         }),
     });
 }
@@ -78,6 +85,16 @@ fn grouped_heads_share_keys_and_values() {
 fn a_prefix_gets_gradients() {
     for prefix in [1, 5, 256, 257] {
         check_attention(AttentionShape { batch: 2, ..shape(9, [2, 1], 4, prefix) }, None);
+    }
+}
+
+/// Rows that only fill the batch: their gradient is zero, and a sequence may have no prefix at all.
+#[test]
+fn prefixes_of_a_batch_may_differ_in_length() {
+    for (prefix, lens) in [(5, [5, 2, 0]), (1, [0, 1, 1]), (257, [1, 256, 257]), (259, [255, 0, 3])]
+    {
+        let s = AttentionShape { batch: 3, ..shape(4, [2, 1], 4, prefix) };
+        check_prefix(s, None, Some(&lens));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use smidgen_codec::{Ledger, Tag};
 use smidgen_tensor::{
-    AttentionShape, Compute, Device, HeldGrads, Level, Params, Tape, Tensor, Var,
+    AttentionShape, Compute, Device, HeldGrads, Level, Params, Prefix, Tape, Tensor, Var,
 };
 
 use crate::attention::documents;
@@ -58,9 +58,10 @@ fn attend(s: &Setting, qkv: &[f32], functional: &[f32]) -> (Vec<f32>, Vec<f32>) 
     let mut prefix = |seed| -> Var {
         tape.input(tensor(shape, &normals(seed, shape[0] * shape[1], 1.0)), false)
     };
-    let prefix = (s.shape.prefix > 0).then(|| (prefix(8), prefix(9)));
+    let prefix =
+        (s.shape.prefix > 0).then(|| Prefix { keys: prefix(8), values: prefix(9), lens: None });
     let starts = documents(s.shape, &s.begins);
-    let out = tape.attention(x, s.shape, Some(&starts), prefix).expect("attention");
+    let out = tape.attention(x, s.shape, Some(&starts), prefix.as_ref()).expect("attention");
     let value = tape.value(out).expect("the result is held").clone();
     let loss = tape.dot(out, &Arc::new(tensor(value.shape(), functional))).expect("a loss");
     let grads = tape.backward(loss, &mut HeldGrads::new()).expect("a way back");

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use smidgen_tensor::{Keep, LinearSpec, RopeTable, Targets};
+use smidgen_codec::rng::bits32;
+use smidgen_codec::{Ledger, Tag};
+use smidgen_tensor::{
+    Compute, Device, Dropout, Gate, GateNoise, Keep, LinearSpec, Params, RopeTable, Tape, Targets,
+    Tensor,
+};
 
 use crate::check::{Case, Given, check, check_within, indices, normals};
 use crate::reference::{self, Mat};
@@ -268,6 +273,119 @@ fn dot_sums_over_many_chunks() {
         build: Box::new(|_, _, x| Ok(x[0])),
         reference: Box::new(|_, x| x[0].clone()),
     });
+}
+
+#[test]
+fn gelu_of_any_size() {
+    for (rows, width) in [(1, 1), (3, 15), (65, 300)] {
+        check(&Case {
+            name: format!("gelu {rows} x {width}"),
+            params: vec![],
+            inputs: vec![Given::normal(3, [rows, width], 2.0)],
+            build: Box::new(|tape, _, x| tape.gelu(x[0])),
+            reference: Box::new(|_, x| reference::gelu(&x[0])),
+        });
+    }
+}
+
+/// The values that are kept are found by running the operation once with ones.
+#[test]
+fn sums_with_and_without_dropout() {
+    for dropout in [None, Some(Dropout { rate: 0.3, key: 9 })] {
+        let shape = [19, 7];
+        let factors = factors(shape, dropout);
+        check(&Case {
+            name: format!("add, {dropout:?}"),
+            params: vec![],
+            inputs: vec![Given::normal(1, shape, 1.0), Given::normal(2, shape, 1.0)],
+            build: Box::new(move |tape, _, x| tape.add(x[0], x[1], dropout)),
+            reference: Box::new(move |_, x| {
+                let mut y = x[1].clone();
+                y.data.iter_mut().zip(&factors).for_each(|(y, factor)| *y *= factor);
+                reference::add(&x[0], &y)
+            }),
+        });
+    }
+}
+
+/// What dropout multiplies every value with.
+fn factors(shape: [usize; 2], dropout: Option<Dropout>) -> Vec<f64> {
+    let device = Device::cpu(Ledger::new(), 1);
+    let params = Params::new();
+    let mut tape = Tape::inference(&device, Compute::F32, &params);
+    let mut full = |value: f32| {
+        let values = vec![value; shape[0] * shape[1]];
+        let tensor = Tensor::from_f32(device.pool(), Tag::Activations, shape, &values);
+        tape.input(tensor.expect("memory"), false)
+    };
+    let (zeros, ones) = (full(0.0), full(1.0));
+    let out = tape.add(zeros, ones, dropout).expect("a sum");
+    tape.value(out).expect("held").to_vec().into_iter().map(f64::from).collect()
+}
+
+#[test]
+fn gates_hard_and_soft() {
+    let soft = |tau, noise| Gate::Soft { tau, noise, key: 3 };
+    for (a, how) in [
+        (0.5, Gate::Hard),
+        (-0.5, Gate::Hard),
+        (0.3, soft(1.0, GateNoise::Logistic)),
+        (-0.2, soft(0.4, GateNoise::Logistic)),
+        (0.1, soft(0.7, GateNoise::GumbelSingle)),
+    ] {
+        for (rows, heads, e) in [(1, 1, 1), (5, 3, 6), (70, 2, 17)] {
+            let wide = [rows, heads * e];
+            check(&Case {
+                name: format!("gated add {rows} x {heads} heads of {e}, {a} {how:?}"),
+                params: vec![Given { shape: [1, 1], values: vec![a], trainable: true }],
+                inputs: vec![
+                    Given::normal(1, wide, 1.0),
+                    Given::normal(2, wide, 1.0),
+                    Given::normal(3, [rows, heads], 1.0),
+                ],
+                build: Box::new(move |tape, p, x| tape.gated_add(x[0], x[1], x[2], p[0], how)),
+                reference: Box::new(move |p, x| {
+                    reference::gated_add(&x[0], &x[1], &x[2], |i| open(how, p[0].data[0], i))
+                }),
+            });
+        }
+    }
+}
+
+/// A gate by its definition.
+fn open(how: Gate, a: f64, index: usize) -> f64 {
+    match how {
+        Gate::Hard => f64::from(u8::from(a > 0.0)),
+        Gate::Soft { tau, noise, key } => {
+            let bits = bits32(key, index as u64) >> 9;
+            let u = (f64::from(bits) + 0.5) / f64::from(1 << 23);
+            let noise = match noise {
+                GateNoise::Logistic => (u / (1.0 - u)).ln(),
+                GateNoise::GumbelSingle => -(-u.ln()).ln(),
+            };
+            1.0 / (1.0 + (-(a + noise) / f64::from(tau)).exp())
+        }
+    }
+}
+
+/// Rows that are put over others, all of them, or none.
+#[test]
+fn rows_put_in_their_places() {
+    for places in [vec![], vec![3], vec![0, 2, 6], (0..7).collect()] {
+        let (places, width): (Arc<[u32]>, _) = (places.into(), 5);
+        let same = places.clone();
+        let base = Given::normal(1, [7, width], 1.0);
+        for base in [base.clone(), base.frozen()] {
+            let (places, same) = (places.clone(), same.clone());
+            check(&Case {
+                name: format!("put rows at {places:?}"),
+                params: vec![],
+                inputs: vec![base, Given::normal(2, [places.len(), width], 1.0)],
+                build: Box::new(move |tape, _, x| tape.put_rows(x[0], x[1], &places)),
+                reference: Box::new(move |_, x| reference::put_rows(&x[0], &x[1], &same)),
+            });
+        }
+    }
 }
 
 fn whole_model(sizes: Sizes, keep: Keep) -> Case {

@@ -48,7 +48,7 @@ fn a_cache_read_in_any_chunks_is_one_attention() {
     let values = normals(1, tokens * s.qkv_cols(), 1.0);
     everywhere(|device, compute, bound| {
         let (_, exact) = operand(device, compute, [tokens, s.qkv_cols()], &values);
-        let expected = reference::attention(&exact, s, None, None);
+        let expected = reference::attention(&exact, s, None, None, None);
         for chunks in [vec![1; 83], vec![83], vec![24, 25, 1, 33], vec![1, 48, 2, 32], vec![80, 3]]
         {
             let mut cache = KvLayer::new(device, compute, 90, kv_heads, e).expect("memory");
@@ -63,11 +63,46 @@ fn a_cache_read_in_any_chunks_is_one_attention() {
             }
             let error = relative_error(&got, &expected.data);
             assert!(error < bound, "{} {compute:?} {chunks:?}: {error}", device.level().name());
-            let (key, value) = cache.read(device, compute, 81);
+            let width = kv_heads * e;
+            let (mut keys, mut values) = (vec![0.0; tokens * width], vec![0.0; tokens * width]);
+            cache.read(device, compute, &mut keys, &mut values).expect("all held tokens");
             let wide = |x: &[f32]| x.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
-            assert_eq!(wide(&key), exact.row(81)[heads * e..][..kv_heads * e]);
-            assert_eq!(wide(&value), exact.row(81)[(heads + kv_heads) * e..]);
+            for token in 0..tokens {
+                let row = exact.row(token);
+                assert_eq!(wide(&keys[token * width..][..width]), row[heads * e..][..width]);
+                assert_eq!(wide(&values[token * width..][..width]), row[heads * e + width..]);
+            }
         }
+    });
+}
+
+/// What is written over a token is what later tokens see of it, and its neighbours stay.
+#[test]
+fn a_token_of_a_cache_is_replaced() {
+    let (kv_heads, e, tokens) = (2, 6, 7);
+    let (cols, width) = (3 * kv_heads * e, kv_heads * e);
+    everywhere(|device, compute, _| {
+        let (first, _) = operand(device, compute, [tokens, cols], &normals(1, tokens * cols, 1.0));
+        let (next, _) = operand(device, compute, [1, cols], &normals(2, cols, 1.0));
+        let fresh = |qkv: &Tensor| {
+            let mut cache = KvLayer::new(device, compute, 8, kv_heads, e).expect("memory");
+            cache.attend(device, compute, kv_heads, qkv).expect("attention");
+            cache
+        };
+        let mut other = first.to_vec();
+        let changed = normals(3, 2 * width, 1.0);
+        other[4 * cols + width..][..2 * width].copy_from_slice(&changed);
+        let (other, _) = operand(device, compute, [tokens, cols], &other);
+        let (mut written, mut expected) = (fresh(&first), fresh(&other));
+        let (key, value) = changed.split_at(width);
+        written.write(device, compute, 4, key, value).expect("a held token");
+        let next = |cache: &mut KvLayer| {
+            cache.attend(device, compute, kv_heads, &next).expect("attention").to_vec()
+        };
+        assert_eq!(next(&mut written), next(&mut expected));
+        assert!(written.write(device, compute, 8, key, value).is_err(), "seven and one are held");
+        assert!(written.write(device, compute, 0, &key[1..], value).is_err());
+        assert!(written.read(device, compute, &mut [0.0; 5], &mut [0.0; 5]).is_err());
     });
 }
 

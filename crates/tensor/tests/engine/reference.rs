@@ -68,12 +68,14 @@ pub(crate) fn rope(x: &Mat, e: usize, theta: f64, positions: &[u32], range: Rang
     out
 }
 
-/// Softmax attention of every query over the prefix and its own document up to itself.
+/// Softmax attention of every query over the prefix, the first `lens` rows of it where these are given,
+/// and its own document up to itself.
 pub(crate) fn attention(
     qkv: &Mat,
     s: AttentionShape,
     starts: Option<&[u32]>,
     prefix: Option<(&Mat, &Mat)>,
+    lens: Option<&[u32]>,
 ) -> Mat {
     let e = s.head_dim;
     let mut out = Mat::zeros(s.batch * s.tokens, s.heads * e);
@@ -83,7 +85,8 @@ pub(crate) fn attention(
         let query = &qkv.row(row)[head * e..][..e];
         let (key_col, value_col) = ((s.heads + kv) * e, (s.heads + s.kv_heads + kv) * e);
         let before = prefix.into_iter().flat_map(|(keys, values)| {
-            let rows = batch * s.prefix..(batch + 1) * s.prefix;
+            let seen = lens.map_or(s.prefix, |lens| lens[batch] as usize);
+            let rows = batch * s.prefix..batch * s.prefix + seen;
             rows.map(move |r| (&keys.row(r)[kv * e..][..e], &values.row(r)[kv * e..][..e]))
         });
         let own = (batch * s.tokens + first..=row)
@@ -148,4 +151,53 @@ pub(crate) fn head_loss(x: &Mat, w: &Mat, targets: &[u32], weights: &[f32], scal
         loss += f64::from(*weight) * (most + sum.ln() - logits[*target as usize]);
     }
     Mat { rows: 1, cols: 1, data: vec![loss * f64::from(scale)] }
+}
+
+/// The error function: its series, and the continued fraction of what is missing to 1.
+fn erf(x: f64) -> f64 {
+    let size = x.abs();
+    let value = if size < 3.0 {
+        let (mut term, mut sum, mut n) = (size, size, 0.0);
+        while f64::abs(term) > 1e-17 {
+            n += 1.0;
+            term *= -size * size / n;
+            sum += term / (2.0 * n + 1.0);
+        }
+        sum * 2.0 / std::f64::consts::PI.sqrt()
+    } else {
+        let rest = (1..60).rev().fold(size, |rest, k| size + f64::from(k) / 2.0 / rest);
+        1.0 - (-size * size).exp() / rest / std::f64::consts::PI.sqrt()
+    };
+    value.copysign(x)
+}
+
+/// `x Phi(x)`.
+pub(crate) fn gelu(x: &Mat) -> Mat {
+    let data = x.data.iter().map(|x| x * 0.5 * (1.0 + erf(x / 2f64.sqrt()))).collect();
+    Mat { data, ..x.clone() }
+}
+
+/// `x + y`.
+pub(crate) fn add(x: &Mat, y: &Mat) -> Mat {
+    let data = x.data.iter().zip(&y.data).map(|(x, y)| x + y).collect();
+    Mat { data, ..x.clone() }
+}
+
+/// `r + g sigmoid(logits)[head] p[head, :]`, with `g` for every row and head.
+pub(crate) fn gated_add(r: &Mat, p: &Mat, logits: &Mat, gates: impl Fn(usize) -> f64) -> Mat {
+    let (mut out, e) = (r.clone(), r.cols / logits.cols);
+    for (i, out) in out.data.iter_mut().enumerate() {
+        let head = i / e;
+        *out += gates(head) / (1.0 + (-logits.data[head]).exp()) * p.data[i];
+    }
+    out
+}
+
+/// `base` with the rows of `x` in their places.
+pub(crate) fn put_rows(base: &Mat, x: &Mat, places: &[u32]) -> Mat {
+    let mut out = base.clone();
+    for (i, place) in places.iter().enumerate() {
+        out.row_mut(*place as usize).copy_from_slice(x.row(i));
+    }
+    out
 }

@@ -156,7 +156,7 @@ impl Sizes {
             let qkv = reference::linear(&h, &[&own[1], &own[2], &own[3]], &plain, None);
             let turned = 0..self.turned();
             let qkv = reference::rope(&qkv, self.head_dim, THETA, &self.positions(), turned);
-            let mixed = reference::attention(&qkv, self.attention(), None, None);
+            let mixed = reference::attention(&qkv, self.attention(), None, None, None);
             x = reference::linear(&mixed, &[&own[4]], &plain, Some(&x));
             let h = reference::rms_norm(&x, &own[5], EPS, 0..d);
             let h = reference::linear(&h, &[&own[6], &own[7]], &plain, None);

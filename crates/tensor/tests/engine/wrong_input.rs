@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use smidgen_codec::{Ledger, Tag};
 use smidgen_tensor::{
-    AttentionShape, Compute, Device, Error, Format, HeldGrads, LinearSpec, ParamId, Params, Role,
-    RopeTable, Tape, Targets, Tensor, Var,
+    AttentionShape, Compute, Device, Dropout, Error, Format, Gate, HeldGrads, LinearSpec, ParamId,
+    Params, Prefix, Role, RopeTable, Tape, Targets, Tensor, Var,
 };
 
 /// Weights `[6, 4]`, `[3, 4]`, `[5, 3]`, a gain `[1, 4]`, one of nothing, and an input `[5, 4]` in bf16 or f32.
@@ -112,12 +112,54 @@ fn attention_refuses_shapes_that_do_not_fit() {
     });
     refused(|tape, p, x| {
         let qkv = qkv(tape, p, x);
-        tape.attention(qkv, wide, None, Some((x, x)))
+        let prefix = Prefix { keys: x, values: x, lens: None };
+        tape.attention(qkv, wide, None, Some(&prefix))
     });
     refused(|tape, p, x| {
         let qkv = qkv(tape, p, x);
-        tape.attention(qkv, AttentionShape { prefix: 2, ..wide }, None, Some((x, x)))
+        let prefix = Prefix { keys: x, values: x, lens: None };
+        tape.attention(qkv, AttentionShape { prefix: 2, ..wide }, None, Some(&prefix))
     });
+    for lens in [vec![6], vec![1, 1]] {
+        refused(|tape, p, x| {
+            let qkv = tape.linear(x, &LinearSpec::new([p[0]]), None).expect("it fits");
+            let keys = Tensor::zeros(tape.device().pool(), Tag::Activations, [5, 2], Format::F32);
+            let keys = tape.input(keys.expect("memory"), false);
+            let one = AttentionShape { heads: 1, prefix: 5, ..good };
+            let prefix = Prefix { keys, values: keys, lens: Some(lens.clone().into()) };
+            tape.attention(qkv, one, None, Some(&prefix))
+        });
+    }
+}
+
+#[test]
+fn sums_gates_and_rows_refuse_what_does_not_fit() {
+    let zeros = |tape: &mut Tape<'_>, shape| {
+        let zeros = Tensor::zeros(tape.device().pool(), Tag::Activations, shape, Format::F32);
+        tape.input(zeros.expect("memory"), false)
+    };
+    refused(|tape, _, x| {
+        let other = zeros(tape, [5, 3]);
+        tape.add(x, other, None)
+    });
+    for rate in [-0.1, 1.0, f32::NAN] {
+        refused(|tape, _, x| tape.add(x, x, Some(Dropout { rate, key: 1 })));
+    }
+    // The last would fit, but for a parameter that is no single number.
+    for (p, logits) in
+        [([5, 3], [5, 2]), ([5, 4], [4, 2]), ([5, 4], [5, 3]), ([5, 4], [5, 0]), ([5, 4], [5, 2])]
+    {
+        refused(|tape, ids, _| {
+            let (r, p, logits) = (zeros(tape, [5, 4]), zeros(tape, p), zeros(tape, logits));
+            tape.gated_add(r, p, logits, ids[3], Gate::Hard)
+        });
+    }
+    for places in [&[0, 1][..], &[1, 0, 2], &[0, 1, 5], &[1, 1, 2]] {
+        refused(|tape, _, x| {
+            let rows = zeros(tape, [3, 4]);
+            tape.put_rows(x, rows, &places.into())
+        });
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Causal attention in tiles, with grouped heads, documents and a prefix.
 //!
-//! `o = softmax(q k^T / sqrt(E)) v` over the visible keys: all of the prefix, then those from the first
+//! `o = softmax(q k^T / sqrt(E)) v` over the visible keys: those of the prefix, then those from the first
 //! token of the query's document to the query itself. A tile of [`QUERIES`] rows goes over tiles of [`KEYS`]
 //! keys with a running maximum and sum, so memory is linear in the length; the way back makes the
 //! probabilities again from the stored log-sum-exp. Source: Dao, FlashAttention-2 (arXiv 2307.08691).
@@ -43,7 +43,7 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Size of a head; even.
     pub head_dim: usize,
-    /// Keys in front of every sequence that all its tokens see.
+    /// Keys in front of every sequence.
     pub prefix: usize,
 }
 
@@ -78,6 +78,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) qkv: &'a Tensor,
     /// Keys and values `[B P, K E]` in front, in the operand format.
     pub(crate) prefix: Option<(View<'a>, View<'a>)>,
+    /// For every sequence how many of the keys in front its tokens see; all without it.
+    pub(crate) prefix_lens: Option<&'a [u32]>,
     /// For every token the place in its sequence where its document begins.
     pub(crate) starts: Option<&'a [u32]>,
 }
@@ -86,7 +88,7 @@ pub(crate) struct Inputs<'a> {
 struct KeyTile<'a> {
     keys: View<'a>,
     values: View<'a>,
-    /// Place of the first key in the sequence; `None` for the prefix, which everyone sees.
+    /// Place of the first key in the sequence; `None` for the prefix, which has no order.
     first: Option<usize>,
     /// Place of the first key among prefix and sequence.
     row: usize,
@@ -147,7 +149,11 @@ impl<'a> Inputs<'a> {
         for (i, range) in ranges.iter_mut().enumerate().take(rows) {
             let query = from + i;
             *range = match tile.first {
-                None => (0, count as u32),
+                None => {
+                    let lens = self.prefix_lens;
+                    let seen = lens.map_or(self.shape.prefix, |lens| lens[batch] as usize);
+                    (0, seen.saturating_sub(tile.row).min(count) as u32)
+                }
                 Some(first) => {
                     let start = self
                         .starts
