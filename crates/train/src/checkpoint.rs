@@ -13,7 +13,8 @@ use smidgen_tensor::{Format, Param, Params, Tensor};
 use crate::trainer::Standing;
 use crate::{Error, Trainer};
 
-/// The weights, by name, as they are kept: f32 or bf16.
+/// The weights that are trained, by name, as they are kept: f32 or bf16. Frozen ones are another model's,
+/// and whoever goes on brings them.
 pub const MODEL: &str = "model.safetensors";
 /// The optimizer's slots, by slot and name, as coded.
 pub const STATE: &str = "state.safetensors";
@@ -56,7 +57,8 @@ impl Trainer<'_> {
     ) -> Result<(), Error> {
         self.standing.data = self.objective.cursor(self.standing.step);
         let mut writer = run.begin_checkpoint(self.standing.step)?;
-        let weights: Vec<_> = self.params.iter().map(|(_, param)| param).collect();
+        let weights: Vec<_> =
+            self.params.iter().map(|(_, param)| param).filter(|param| param.trainable).collect();
         let infos: Vec<TensorInfo> = weights
             .iter()
             .map(|param| {
@@ -147,8 +149,8 @@ fn slot<'a>(
     Ok(StateTensor { name, format, shape, bytes: view.data })
 }
 
-/// Reads the weights of a checkpoint's file straight into the parameters of the same names. Of the
-/// averaged weights only the trained ones are there.
+/// Reads the weights of a checkpoint's file straight into the parameters of the same names; frozen ones
+/// are not there.
 ///
 /// # Errors
 /// [`Error::Foreign`] for a tensor of another shape, one too many or one too few.
@@ -158,8 +160,8 @@ pub(crate) fn load_weights(
     exact: Exact,
     params: &mut Params,
 ) -> Result<(), Error> {
-    let (all, step) = (name == MODEL, checkpoint.step());
-    fill(checkpoint.tensors(name)?, step, exact, params, |param| all || param.trainable)
+    let step = checkpoint.step();
+    fill(checkpoint.tensors(name)?, step, exact, params, |param| param.trainable)
 }
 
 /// Whether a file must have the formats of the parameters, as that of a run that goes on does.

@@ -12,7 +12,6 @@ mod init;
 mod lr_find;
 mod objective;
 mod paging;
-mod pairs;
 mod phase;
 mod pressure;
 mod reference;
