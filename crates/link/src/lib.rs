@@ -1,0 +1,16 @@
+//! The link: two language models exchange caches of keys and values under an exact byte cap.
+//!
+//! A *sharer* reads a prompt and sends parts of its cache; a *receiver* fuses them into its own and
+//! answers. What travels is a container whose every byte is counted; what it was worth is measured
+//! beside controls. This crate is not a transport for whole models and trains no language model of
+//! its own: runs come from `train`.
+//!
+//! Read [`KvShape`], [`KvView`] and [`KvCache`] first.
+
+mod error;
+mod kv;
+pub mod net;
+pub mod wire;
+
+pub use error::Error;
+pub use kv::{KvCache, KvShape, KvView};

@@ -1,0 +1,8 @@
+//! The container, from outside.
+
+mod common;
+mod corrupt;
+mod forms;
+mod round;
+mod threads;
+mod vectors;

@@ -1,0 +1,36 @@
+//! The same bytes and values for any number of threads and at every kernel level.
+
+use smidgen_codec::Ledger;
+use smidgen_link::KvShape;
+use smidgen_link::wire::{Group, Pair, Plan, Precision, Side, decode, encode};
+use smidgen_tensor::{Device, Level};
+
+use crate::common::Cache;
+
+#[test]
+fn threads_and_levels_change_nothing() {
+    let shape = KvShape { layers: 3, kv_heads: 4, key_dim: 64, value_dim: 32 };
+    let cache = Cache::new(shape, 700, 5);
+    for granularity in ["tensor", "layer", "head", "block", "group/16", "group/24", "channel/32"] {
+        let granularity = granularity.parse().unwrap();
+        for precision in Precision::all() {
+            let tokens = (0..700).filter(|token| token % 5 != 3).collect();
+            let groups = vec![Group::new(tokens, Pair::both(precision))];
+            let plan = Plan { granularity, ..Plan::new(3, groups) };
+            let plain = Device::cpu_at(Ledger::new(), 1, Level::Portable);
+            let bytes = encode(&plain, cache.view(), &plan).unwrap();
+            let expected = decode(&plain, &bytes, &Default::default()).unwrap();
+            for level in Level::available() {
+                for threads in [1, 2, 4] {
+                    let device = Device::cpu_at(Ledger::new(), threads, level);
+                    let ours = encode(&device, cache.view(), &plan).unwrap();
+                    assert!(ours == bytes, "{precision} {granularity} {level:?} {threads}");
+                    let back = decode(&device, &bytes, &Default::default()).unwrap();
+                    for side in Side::BOTH {
+                        assert_eq!(back.layer(2, side), expected.layer(2, side), "{precision}");
+                    }
+                }
+            }
+        }
+    }
+}
