@@ -10,6 +10,8 @@
 mod error;
 mod kv;
 pub mod net;
+pub mod plan;
+pub mod select;
 pub mod wire;
 
 pub use error::Error;
