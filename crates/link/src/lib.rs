@@ -7,12 +7,20 @@
 //!
 //! Read [`KvShape`], [`KvView`] and [`KvCache`] first.
 
+pub mod align;
+mod answer;
 mod error;
+pub mod fuse;
 mod kv;
 pub mod net;
+mod phases;
 pub mod plan;
 pub mod select;
+mod side;
 pub mod wire;
 
+pub use answer::{Read, Receiver};
 pub use error::Error;
 pub use kv::{KvCache, KvShape, KvView};
+pub use phases::{Answered, Phases, Question, answer_together};
+pub use side::{Prefill, Side};

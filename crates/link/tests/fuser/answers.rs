@@ -1,0 +1,201 @@
+//! Answers: token by token and in batches, with both models in memory and with one after the other.
+
+use smidgen_link::fuse::{Arrival, FUSERS, LinearFit, LoadedFuser, Rule};
+use smidgen_link::{Phases, Question, Receiver, answer_together};
+use smidgen_model::{KeySpace, TokenBatch};
+use smidgen_store::{Disk, Fault, Faulty};
+use smidgen_tensor::Compute;
+
+use crate::models::*;
+
+fn close(got: &[f32], expected: &[f32], bound: f32) {
+    let size = expected.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+    for (got, expected) in got.iter().zip(expected) {
+        assert!((got - expected).abs() <= bound * size, "{got} is not {expected}");
+    }
+}
+
+#[test]
+fn a_session_a_batch_and_a_whole_text_agree() {
+    for variant in FUSERS {
+        for space in SPACES {
+            for (compute, bound) in [(Compute::F32, 1e-4), (Compute::Bf16, 5e-2)] {
+                let device = device();
+                let (sharer, receiver) = (sharer(&device, compute), receiver(&device, compute));
+                let fuser = open_fuser(config(variant.name(), space), &sharer, &receiver);
+                let linked = Receiver::new(&receiver, &fuser).unwrap();
+                let items = items(0..5);
+                let caches = shared(&sharer, &items, space);
+                let arrivals: Vec<Arrival<'_>> = caches
+                    .iter()
+                    .zip(&items)
+                    .map(|(cache, item)| Arrival::whole(cache.view(), &item.alignment))
+                    .collect();
+                let prompts: Vec<&[u32]> = items.iter().map(|item| &*item.receiver).collect();
+                let responses: Vec<&[u32]> = items.iter().map(|item| &*item.response).collect();
+                let read = linked.read(&prompts).unwrap();
+                let logits = linked.logits(&read, Some(&arrivals)).unwrap();
+                let nll = linked.nll(&read, Some(&arrivals), &responses).unwrap();
+                let mut session = linked.session(40).unwrap();
+                for (i, item) in items.iter().enumerate() {
+                    let mut got =
+                        linked.begin(&mut session, &item.receiver, Some(&arrivals[i])).unwrap();
+                    close(&got, &logits[i], bound);
+                    let mut sum = 0.0;
+                    for token in &item.response {
+                        sum += surprise(&got, *token);
+                        got = session.feed(&[*token]).unwrap();
+                    }
+                    assert!((sum - nll[i]).abs() < f64::from(bound) * 20.0, "{sum} {}", nll[i]);
+                }
+                // Without arrivals the prompt is read as ever.
+                let alone = linked.logits(&read, None).unwrap();
+                let whole = TokenBatch::whole(1, items[0].receiver.clone()).unwrap();
+                let scorer = smidgen_model::Scorer::new(
+                    &device,
+                    compute,
+                    &receiver.decoder,
+                    &receiver.params,
+                );
+                let ends = [items[0].receiver.len() - 1];
+                let expected = scorer.unwrap().logits_after(None, &whole, &ends).unwrap();
+                close(&alone[0], &expected, bound);
+                assert!(linked.nll(&read, None, &responses[1..]).is_err());
+            }
+        }
+    }
+}
+
+fn surprise(logits: &[f32], token: u32) -> f64 {
+    let most = logits.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let sum: f64 = logits.iter().map(|x| f64::from(x - most).exp()).sum();
+    sum.ln() - f64::from(logits[token as usize] - most)
+}
+
+/// A model that is its own sharer, through the identity: the fused cache is its own again.
+#[test]
+fn the_identity_between_equal_models_changes_nothing() {
+    let device = device();
+    let (one, other) = (receiver(&device, Compute::F32), receiver(&device, Compute::F32));
+    for space in SPACES {
+        let mapping = smidgen_link::fuse::Mapping { rule: Rule::Nearest, drop: vec![] };
+        let config = smidgen_link::fuse::FuserConfig { mapping, ..config("linear", space) };
+        let facts = facts(&one, &other);
+        let mut fuser = LoadedFuser::fresh(&device, config, pair(&one, &other), facts, 0).unwrap();
+        let prompts: Vec<Vec<u32>> = (0..24).map(|i| tokens(9 + i as usize % 5, 53, i)).collect();
+        let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let caches = one.read(&prompts, space).unwrap();
+        let alignments: Vec<_> = prompts
+            .iter()
+            .map(|prompt| smidgen_link::align::Alignment::identity(prompt.len()))
+            .collect();
+        let arrivals: Vec<Arrival<'_>> = caches
+            .iter()
+            .zip(&alignments)
+            .map(|(cache, alignment)| Arrival::whole(cache.view(), alignment))
+            .collect();
+        let mut fit = LinearFit::new(&fuser.fuser, &device).unwrap();
+        assert!(fit.solve(0.0).is_err(), "no tokens so far");
+        let linked = Receiver::new(&other, &fuser).unwrap();
+        let read = linked.read(&prompts).unwrap();
+        let alone = linked.logits(&read, None).unwrap();
+        fit.add(read.base(), &arrivals).unwrap();
+        let maps = fit.solve(1e-7).unwrap();
+        for g in [0.5, 1.0] {
+            maps.put(&mut fuser.params, g).unwrap();
+            let linked = Receiver::new(&other, &fuser).unwrap();
+            let got = linked.logits(&read, Some(&arrivals)).unwrap();
+            got.iter().zip(&alone).for_each(|(got, alone)| close(got, alone, 2e-2));
+        }
+        // The share with the smallest loss stays in place.
+        let mut asked = Vec::new();
+        let (share, loss) = maps
+            .search(&mut fuser.params, &[0.0, 0.25, 0.75], |params| {
+                let gate = params.get(params.find("fuser.0.keys.gate").unwrap()).value.to_vec()[0];
+                asked.push(gate);
+                Ok(f64::from((gate - 0.3).abs()))
+            })
+            .unwrap();
+        assert_eq!((share, asked), (0.25, vec![0.0, 0.25, 0.75]));
+        assert!((loss - 0.05).abs() < 1e-6);
+        let gate = fuser.params.find("fuser.1.values.gate").unwrap();
+        assert_eq!(fuser.params.get(gate).value.to_vec(), [0.25]);
+        assert!(maps.search(&mut fuser.params, &[0.5], |_| Ok(f64::NAN)).is_err());
+    }
+    let c2c = open_fuser(config("c2c", KeySpace::PostRope), &one, &other);
+    assert!(LinearFit::new(&c2c.fuser, &device).err().unwrap().to_string().contains("linear"));
+}
+
+fn questions() -> Vec<Question> {
+    let question = |item: smidgen_link::fuse::Item| Question {
+        sharer: item.sharer,
+        receiver: item.receiver,
+        alignment: item.alignment,
+    };
+    items(0..6).into_iter().map(question).collect()
+}
+
+/// Each phase has one model, and may be cut off at any write.
+#[test]
+fn one_model_after_the_other_answers_as_both_together() {
+    for space in SPACES {
+        let device = device();
+        let (sharer, receiver) = (sharer(&device, Compute::Bf16), receiver(&device, Compute::Bf16));
+        let fuser = open_fuser(config("c2c", space), &sharer, &receiver);
+        let linked = Receiver::new(&receiver, &fuser).unwrap();
+        let questions = questions();
+        let ends = |token: u32| token < 4;
+        let together = answer_together(&sharer, &linked, &questions, 7, ends).unwrap();
+        assert!(together.iter().all(|answer| answer.len() <= 7));
+        let mut cut = 0;
+        for stop in (0..).step_by(5) {
+            let folder = tempfile::tempdir().unwrap();
+            let files = Faulty::from(stop, Fault::ShortWrite);
+            let run = |files: &dyn smidgen_store::Files| {
+                let phases = Phases::new(files, folder.path(), 7)?;
+                phases.share(&sharer, &questions, space)?;
+                phases.answer(&linked, &questions, ends)
+            };
+            let failed = run(&files).is_err();
+            cut += usize::from(failed);
+            let apart = run(&Disk).unwrap();
+            let apart: Vec<Vec<u32>> = apart.into_iter().map(|answer| answer.tokens).collect();
+            assert_eq!(apart, together);
+            if !failed {
+                break;
+            }
+        }
+        assert!(cut > 5, "{cut} places to stop at");
+    }
+}
+
+#[test]
+fn caches_and_answers_of_others_are_refused() {
+    let device = device();
+    let (sharer, receiver) = (sharer(&device, Compute::F32), receiver(&device, Compute::F32));
+    let space = KeySpace::PostRope;
+    let fuser = open_fuser(config("c2c", space), &sharer, &receiver);
+    let linked = Receiver::new(&receiver, &fuser).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let phases = Phases::new(&Disk, folder.path(), 3).unwrap();
+    let questions = questions();
+    assert_eq!(phases.share(&sharer, &questions, space).unwrap(), 6);
+    assert_eq!(phases.share(&sharer, &questions, space).unwrap(), 0);
+    phases.answer(&linked, &questions[..3], |_| false).unwrap();
+    // Another sharer, another order of the questions, another space, another fuser.
+    let stranger = side(&device, Compute::F32, sharer_spec(), 9);
+    let error = phases.share(&stranger, &questions, space).unwrap_err().to_string();
+    assert!(error.starts_with("`sharer` in "), "{error}");
+    let mut turned = questions.clone();
+    turned.reverse();
+    let error = phases.share(&sharer, &turned, space).unwrap_err().to_string();
+    assert!(error.starts_with("`prompt` in "), "{error}");
+    assert!(phases.share(&sharer, &questions, KeySpace::PreRope).is_err());
+    assert!(phases.answer(&linked, &turned, |_| false).is_err());
+    let other = open_fuser(config("lite", space), &sharer, &receiver);
+    let other = Receiver::new(&receiver, &other).unwrap();
+    let error = phases.answer(&other, &questions, |_| false).unwrap_err().to_string();
+    assert!(error.starts_with("`fuser` in "), "{error}");
+    std::fs::write(folder.path().join("caches/000004.safetensors"), b"nothing").unwrap();
+    assert!(phases.answer(&linked, &questions, |_| false).is_err());
+}
