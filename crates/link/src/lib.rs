@@ -17,7 +17,9 @@ mod phases;
 pub mod plan;
 pub mod select;
 mod side;
+pub mod stats;
 pub mod wire;
+pub mod world;
 
 pub use answer::{Read, Receiver};
 pub use error::Error;

@@ -1,0 +1,240 @@
+//! Named sizes of worlds and of the models that live in them.
+
+use serde::Serialize;
+use smidgen_model::Spec;
+
+use super::Role;
+use crate::Error;
+
+/// How many entities belong to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Sets {
+    /// Known to the sharer alone, and what a fuser learns from.
+    pub train: usize,
+    /// Known to the sharer alone, for choices made while building.
+    pub dev: usize,
+    /// Known to the sharer alone, and what is reported; no fuser sees them.
+    pub test: usize,
+    /// Known to the receiver alone.
+    pub receiver: usize,
+    /// Known to both: they teach what questions look like.
+    pub both: usize,
+    /// Known to nobody.
+    pub neither: usize,
+}
+
+impl Sets {
+    /// Entities in all.
+    pub fn all(&self) -> usize {
+        self.train + self.dev + self.test + self.receiver + self.both + self.neither
+    }
+}
+
+/// A model and how long it is taught.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Student {
+    /// Tokens of its vocabulary.
+    pub vocab: usize,
+    /// Width of the residual stream.
+    pub width: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Size of a head.
+    pub head_dim: usize,
+    /// Feed-forward width.
+    pub ffn: usize,
+    /// Rows of a batch.
+    pub rows: usize,
+    /// Steps of its schedule.
+    pub steps: u64,
+    /// Base rate of the hidden matrices.
+    pub lr: f64,
+}
+
+/// Tokens of a row in training: several documents.
+pub const ROW_TOKENS: usize = 256;
+
+impl Student {
+    /// The shape of its decoder, with a vocabulary of `vocab` tokens.
+    pub fn spec(&self, vocab: usize) -> Spec {
+        let usual = Spec::new(vocab, self.width, self.layers, self.heads, self.ffn, ROW_TOKENS);
+        Spec { kv_heads: self.kv_heads, head_dim: self.head_dim, tied: true, ..usual }
+    }
+}
+
+/// A fuser and how long it is taught.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bridge {
+    /// Width of its stream and of its blocks.
+    pub hidden: usize,
+    /// Steps of its schedule.
+    pub steps: u64,
+    /// Items of a batch.
+    pub batch: usize,
+    /// How often each question is asked, with other options each time.
+    pub rounds: u64,
+    /// Base rate.
+    pub lr: f64,
+}
+
+/// A world's size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Preset {
+    /// The name in commands.
+    pub name: &'static str,
+    /// What it is good for.
+    #[serde(skip)]
+    pub about: &'static str,
+    /// R, relations.
+    pub relations: usize,
+    /// V, values of each.
+    pub values: usize,
+    /// Countries that the cities lie in.
+    pub countries: usize,
+    /// Beginnings of first names, and as many ends; second names have others.
+    pub name_parts: usize,
+    /// Entities.
+    pub sets: Sets,
+    /// Documents of T3 in a split.
+    pub documents: usize,
+    /// Facts in such a document.
+    pub facts_told: usize,
+    /// The model that knows.
+    pub sharer: Student,
+    /// The model that is told.
+    pub receiver: Student,
+    /// What lies between the two.
+    pub fuser: Bridge,
+    /// The share of right answers that ends a model's teaching, and the one without which it is refused.
+    pub taught: [f64; 2],
+}
+
+impl Preset {
+    /// The preset of that name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] with all there are.
+    pub fn named(name: &str) -> Result<&'static Preset, Error> {
+        let known = || PRESETS.iter().map(|preset| preset.name);
+        PRESETS
+            .iter()
+            .find(|preset| preset.name == name)
+            .ok_or_else(|| Error::unknown("preset", name, known()))
+    }
+
+    /// The model of a role. A mute sharer is shaped as the sharer.
+    pub fn student(&self, role: Role) -> &Student {
+        match role {
+            Role::Sharer | Role::Mute => &self.sharer,
+            Role::Receiver => &self.receiver,
+        }
+    }
+}
+
+/// Every preset, smallest first.
+pub static PRESETS: &[Preset] = &[
+    Preset {
+        name: "tiny",
+        about: "tests: the whole chain in under three minutes on two cores",
+        relations: 2,
+        values: 8,
+        countries: 4,
+        name_parts: 4,
+        sets: Sets { train: 24, dev: 4, test: 20, receiver: 8, both: 24, neither: 32 },
+        documents: 64,
+        facts_told: 3,
+        sharer: Student {
+            vocab: 512,
+            width: 64,
+            layers: 3,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 16,
+            ffn: 176,
+            rows: 16,
+            steps: 400,
+            lr: 0.01,
+        },
+        receiver: Student {
+            vocab: 384,
+            width: 48,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 12,
+            ffn: 144,
+            rows: 16,
+            steps: 400,
+            lr: 0.01,
+        },
+        fuser: Bridge { hidden: 48, steps: 400, batch: 16, rounds: 8, lr: 2e-3 },
+        taught: [0.95, 0.90],
+    },
+    Preset {
+        name: "small",
+        about: "the demonstration: about half an hour on two cores",
+        relations: 4,
+        values: 32,
+        countries: 8,
+        name_parts: 8,
+        sets: Sets { train: 448, dev: 64, test: 256, receiver: 64, both: 192, neither: 256 },
+        documents: 1024,
+        facts_told: 4,
+        sharer: Student {
+            vocab: 512,
+            width: 128,
+            layers: 6,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 32,
+            ffn: 344,
+            rows: 16,
+            steps: 3000,
+            lr: 0.01,
+        },
+        receiver: Student {
+            vocab: 384,
+            width: 96,
+            layers: 4,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 24,
+            ffn: 256,
+            rows: 16,
+            steps: 2000,
+            lr: 0.01,
+        },
+        fuser: Bridge { hidden: 96, steps: 1500, batch: 32, rounds: 8, lr: 1e-3 },
+        taught: [0.95, 0.90],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_have_room_for_their_names_and_enough_to_test() {
+        for preset in PRESETS {
+            let names = preset.name_parts.pow(4);
+            assert!(names >= preset.sets.all() + 3 * preset.facts_told, "{}", preset.name);
+            assert!(preset.values.is_multiple_of(preset.countries) && preset.countries >= 4);
+            for role in [Role::Sharer, Role::Receiver] {
+                let student = preset.student(role);
+                student.spec(student.vocab).validate().unwrap();
+            }
+        }
+        let small = Preset::named("small").unwrap();
+        assert!(small.sets.test * small.relations >= 1024 && small.documents >= 1024);
+        assert_eq!(small.sets.train + small.sets.dev + small.sets.test, 768);
+        let count = |student: &Student| student.spec(student.vocab).param_count() as f64 / 1e6;
+        assert!((count(&small.sharer) - 1.15).abs() < 0.02, "{}", count(&small.sharer));
+        assert!((count(&small.receiver) - 0.44).abs() < 0.02, "{}", count(&small.receiver));
+        let error = Preset::named("smal").unwrap_err().to_string();
+        assert!(error.contains("tiny, small") && error.contains("`small`?"), "{error}");
+    }
+}
