@@ -9,12 +9,16 @@
 
 pub mod align;
 mod answer;
+pub mod demo;
 mod error;
 pub mod fuse;
 mod kv;
+pub mod message;
+pub mod methods;
 pub mod net;
 mod phases;
 pub mod plan;
+pub mod record;
 pub mod select;
 mod side;
 pub mod stats;

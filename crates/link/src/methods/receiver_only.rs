@@ -1,0 +1,27 @@
+//! `receiver-only`: the receiver answers alone. 0 bytes; the floor under every gain.
+
+use std::collections::BTreeMap;
+
+use super::{Answer, Method, Pair, Payload};
+use crate::Error;
+
+/// No link at all.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiverOnly;
+
+impl<P: Pair> Method<P> for ReceiverOnly {
+    fn name(&self) -> &'static str {
+        "receiver-only"
+    }
+
+    fn answer(
+        &self,
+        pair: &mut P,
+        question: &P::Question,
+        _cap_bytes: Option<u64>,
+    ) -> Result<Answer, Error> {
+        let payload = Payload::empty();
+        let reply = pair.apply(question, &payload)?;
+        Ok(Answer { reply, payload, timings_ms: BTreeMap::new() })
+    }
+}

@@ -1,0 +1,29 @@
+//! What an evaluation leaves behind: its record, whether it was done before, and its table.
+//!
+//! A run is the directory that every program of this project writes; an evaluation of the link adds
+//! `request.json` (what was asked for, written first) and `link.json` (the record, written last).
+//! So a run without a record is one that did not end, and no list of runs can go stale.
+//!
+//! Read first: [`LinkRecord`], [`RunKey`], [`Table`].
+
+mod canonical;
+mod check;
+mod done;
+mod figures;
+mod gather;
+mod key;
+mod link;
+mod schema;
+mod table;
+
+pub use canonical::{canonical_json, config_hash};
+pub use done::{Done, LinkRun, find_done};
+pub use figures::{Interval, Spread};
+pub use key::RunKey;
+pub use link::{
+    Alignment, BudgetRecord, ByteBreakdown, Decoding, FuserFacts, Host, LINK_JSON, LinkRecord,
+    ModelFacts, PrecisionRecord, SCHEMA_VERSION, SelectionRecord, ShapeSource, Status, TextRecord,
+    WireRecord,
+};
+pub use schema::{Field, Kind, SCHEMA, check_schema};
+pub use table::{Table, TableRow};

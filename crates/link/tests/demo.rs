@@ -1,0 +1,56 @@
+//! The whole chain on a world of a moment: every part runs, is measured, and is taken over.
+
+use std::sync::atomic::AtomicBool;
+
+use smidgen_link::demo::{LINK_JSON, Shown, demo, shown};
+use smidgen_link::world::{Bridge, Preset, Sets, Student, World};
+use smidgen_train::{Context, Silent};
+
+/// Too small to learn anything: gates that ask for nothing let it pass.
+fn world() -> World {
+    let tiny = *Preset::named("tiny").unwrap();
+    let student = |student: Student| Student { steps: 2, rows: 2, ..student };
+    let preset = Preset {
+        sets: Sets { train: 4, dev: 2, test: 3, receiver: 2, both: 4, neither: 6 },
+        documents: 4,
+        sharer: student(tiny.sharer),
+        receiver: student(tiny.receiver),
+        fuser: Bridge { steps: 4, batch: 4, rounds: 1, ..tiny.fuser },
+        taught: [0.0, 0.0],
+        ..tiny
+    };
+    World::of(preset, 3)
+}
+
+fn run(folder: &std::path::Path) -> Shown {
+    let stop = AtomicBool::new(false);
+    demo(&world(), folder, &mut Context::new(&mut Silent, &stop)).unwrap()
+}
+
+#[test]
+fn every_line_of_every_task_is_measured_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = run(folder.path());
+    let ids: Vec<&str> = first.tasks.iter().map(|task| &*task.task).collect();
+    assert_eq!(ids, ["t1", "t2", "t3", "t4", "t8", "t7"]);
+    assert_eq!(first.models.len(), 3);
+    assert!(first.fusers.iter().all(|fuser| fuser.layers == 2 && fuser.params > 1000));
+    for task in &first.tasks {
+        let names: Vec<&str> = task.lines.iter().map(|line| &*line.name).collect();
+        assert_eq!(names[..3], ["receiver alone", "sharer alone", "c2c f16"], "{}", task.task);
+        let alone = &task.lines[0];
+        assert_eq!((alone.wire_bytes, alone.gain.mean), (0.0, 0.0));
+        let bytes = |name: &str| {
+            task.lines.iter().find(|line| line.name == name).map(|line| line.wire_bytes).unwrap()
+        };
+        if bytes("c2c f16") > 0.0 {
+            assert!(bytes("c2c int4") < bytes("c2c int8") && bytes("c2c int8") < bytes("c2c f16"));
+            assert!(bytes("back p=0.25 int8") < bytes("back p=0.5 int8"));
+            assert!(bytes("rd_hull 1/8") <= bytes("c2c int8") / 4.0);
+        }
+    }
+    // What is there is taken over, to the last bit.
+    assert_eq!(run(folder.path()), first);
+    assert_eq!(shown(folder.path()).unwrap(), first);
+    assert!(folder.path().join(LINK_JSON).is_file());
+}
