@@ -3,7 +3,9 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, eval, export, fire, generate, lr_find, plan, report, runs, train};
+use crate::commands::{
+    bench, eval, export, fire, generate, link, lr_find, plan, report, runs, train,
+};
 use crate::logs;
 
 /// Train, fine-tune and link language models on a byte budget.
@@ -33,6 +35,7 @@ enum Verb {
     Export(export::Args),
     Fire(fire::Args),
     Plan(plan::Args),
+    Link(link::Args),
     Runs(runs::Args),
     Report(report::Args),
     Bench(bench::Args),
@@ -50,6 +53,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Verb::Eval(args) => eval::run(args)?,
         Verb::Export(args) => export::run(args)?,
         Verb::Fire(args) => fire::run(args)?,
+        Verb::Link(args) => return link::run(args),
         Verb::Plan(args) => return plan::run(args),
         Verb::Runs(args) => runs::run(args)?,
         Verb::Report(args) => report::run(&args)?,

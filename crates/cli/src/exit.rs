@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 
 use smidgen_data::Error as Data;
 use smidgen_eval::Error as Eval;
+use smidgen_link::Error as Link;
+use smidgen_link::wire::EncodeError;
 use smidgen_model::Error as Model;
 use smidgen_optim::Error as Optim;
 use smidgen_store::Error as Store;
@@ -83,6 +85,7 @@ fn known(cause: &(dyn StdError + 'static)) -> Option<u8> {
         .or_else(|| cause.downcast_ref::<Model>().map(model))
         .or_else(|| cause.downcast_ref::<Optim>().map(optim))
         .or_else(|| cause.downcast_ref::<Eval>().map(eval))
+        .or_else(|| cause.downcast_ref::<Link>().map(link))
 }
 
 fn train(error: &Train) -> u8 {
@@ -105,6 +108,21 @@ fn train(error: &Train) -> u8 {
         | Train::NotAModel { .. }
         | Train::NoTokenizer { .. } => UNREADABLE,
         Train::OverBudget { .. } | Train::NoRelief { .. } => OVER_BUDGET,
+        _ => FAILED,
+    }
+}
+
+fn link(error: &Link) -> u8 {
+    match error {
+        Link::Train(error) => train(error),
+        Link::Store(error) => store(error),
+        Link::Data(error) => data(error),
+        Link::Model(error) => model(error),
+        Link::Encode(EncodeError::Cap { .. }) | Link::Refused(_) => OVER_BUDGET,
+        Link::Encode(EncodeError::Plan { .. }) => USAGE,
+        Link::Value { .. } | Link::UnknownName { .. } | Link::OtherWorld { .. } => USAGE,
+        Link::Wire(_) | Link::Foreign { .. } | Link::NoFuserLayers { .. } => UNREADABLE,
+        Link::Interrupted { .. } => INTERRUPTED,
         _ => FAILED,
     }
 }

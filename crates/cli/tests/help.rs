@@ -5,7 +5,7 @@ mod common;
 use common::{Place, fails, stdout};
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 22] = [
+const COMMANDS: [&[&str]; 28] = [
     &[],
     &["train"],
     &["lr-find"],
@@ -14,6 +14,12 @@ const COMMANDS: [&[&str]; 22] = [
     &["eval"],
     &["export"],
     &["plan"],
+    &["link"],
+    &["link", "demo"],
+    &["link", "inspect"],
+    &["link", "verify"],
+    &["link", "diff"],
+    &["link", "vector"],
     &["runs"],
     &["runs", "list"],
     &["runs", "show"],

@@ -4,8 +4,10 @@
 //! Inputs that ever broke a reader are kept in `testdata/fuzz/READER/` and replayed by the tests.
 
 mod heap;
+mod link;
 mod mutate;
 mod targets;
+mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

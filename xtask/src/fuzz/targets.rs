@@ -12,6 +12,9 @@ use smidgen_store::{
     write_gguf, write_tensors,
 };
 
+use super::link;
+use super::wire;
+
 /// A reader of bytes that a stranger made.
 pub(super) struct Target {
     pub(super) name: &'static str,
@@ -41,10 +44,26 @@ pub(super) const TARGETS: &[Target] = &[
         read: read_sentencepiece,
     },
     Target { name: "llama2c", seeds: llama2c_seeds, mend: as_it_is, read: read_llama2c },
+    Target {
+        name: "link-stream",
+        seeds: link::stream_seeds,
+        mend: link::new_frames,
+        read: link::read_stream,
+    },
+    Target {
+        name: "link-answers",
+        seeds: link::answer_seeds,
+        mend: link::new_frames,
+        read: link::read_answers,
+    },
     Target { name: "format", seeds: format_seeds, mend: as_it_is, read: read_format },
+    wire::HEADER,
+    wire::CONTAINER,
+    wire::INDEX,
+    wire::COMPACT,
 ];
 
-fn as_it_is(_: &mut [u8]) {}
+pub(super) fn as_it_is(_: &mut [u8]) {}
 
 fn safetensors_seeds() -> anyhow::Result<Vec<Vec<u8>>> {
     let infos = [

@@ -6,6 +6,7 @@ pub(crate) mod export;
 pub(crate) mod fire;
 pub(crate) mod generate;
 mod late;
+pub(crate) mod link;
 pub(crate) mod lr_find;
 mod model;
 pub(crate) mod plan;

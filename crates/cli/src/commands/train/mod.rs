@@ -14,7 +14,7 @@ use smidgen_train::{
     fresh_run_dir, resume,
 };
 
-pub(super) use self::screen::Screen;
+pub(in crate::commands) use self::screen::Screen;
 use super::plan::Budget;
 use crate::exit::{Fault, INTERRUPTED, OVER_BUDGET};
 use crate::{out, signals};

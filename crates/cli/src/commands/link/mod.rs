@@ -1,0 +1,61 @@
+//! `link`: caches of keys and values that travel between models.
+
+mod demo;
+mod diff;
+mod inspect;
+mod vector;
+mod verify;
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Subcommand;
+use smidgen_codec::Ledger;
+use smidgen_link::wire::{self, Payload};
+use smidgen_tensor::{Device, available_threads};
+
+use crate::exit::Fault;
+
+/// Send parts of a model's cache to another model, under an exact cap of bytes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Demo(demo::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Diff(diff::Args),
+    Vector(vector::Args),
+}
+
+/// Does one thing, and gives the exit code.
+pub(crate) fn run(args: Args) -> Result<u8> {
+    match args.what {
+        What::Demo(args) => demo::run(&args),
+        What::Inspect(args) => inspect::run(&args),
+        What::Verify(args) => verify::run(&args),
+        What::Diff(args) => diff::run(&args),
+        What::Vector(args) => vector::run(&args),
+    }
+}
+
+/// All threads, and memory that is counted but not limited.
+fn device() -> Device {
+    Device::cpu(Ledger::new(), available_threads())
+}
+
+/// The bytes of a container's file.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let unreadable = |error| Fault::unreadable(format!("cannot read {}: {error}", path.display()));
+    Ok(std::fs::read(path).map_err(unreadable)?)
+}
+
+/// A container's file, read, checked and decoded.
+fn payload(device: &Device, path: &Path, bytes: &[u8]) -> Result<Payload> {
+    let decoded = wire::decode(device, bytes, &wire::Options::default());
+    decoded.map_err(|error| anyhow::Error::from(error).context(path.display().to_string()))
+}
