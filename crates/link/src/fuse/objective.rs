@@ -69,7 +69,7 @@ pub struct FuserTraining {
 impl FuserTraining {
     /// AdamW with weight decay 0.01, a tenth of warm-up, then a linear fall; gradients are clipped at 1.
     ///
-    /// Differs from the published program: a gate moves [`GATE_RATE`] times as fast, and does not decay.
+    /// Differs from the published program: a gate moves ten times as fast, and does not decay.
     /// With the rate of a matrix it hardly leaves 0, and half of the rows go unfused to the end of
     /// training, at random.
     pub fn recipe(&self, compute: Compute, lr: f64) -> Recipe {
