@@ -160,6 +160,39 @@ impl Prepared {
         others().filter(differs).find(as_long).or_else(|| others().find(differs)).unwrap_or(place)
     }
 
+    /// The squared error of a precision as a share of the squares of what is needed of a cache: what the
+    /// sharer itself can know of the loss.
+    fn distortion(
+        &self,
+        device: &Device,
+        fuser: &LoadedFuser,
+        precision: Precision,
+        place: usize,
+    ) -> Result<f64, Error> {
+        let own = self.caches[place].view();
+        let Some(plan) = message::whole(fuser, own.tokens, precision) else { return Ok(0.0) };
+        let received = Received::through(device, own, &plan)?;
+        let got = received.cache.view();
+        let (mut error, mut all) = (0.0, 0.0);
+        let mut add = |ours: &[f32], theirs: &[f32]| {
+            for (x, y) in ours.iter().zip(theirs) {
+                error += f64::from(x - y).powi(2);
+                all += f64::from(*x).powi(2);
+            }
+        };
+        for (layer, [keys, values]) in fuser.fuser.needed(&fuser.params).into_iter().enumerate() {
+            for token in 0..own.tokens {
+                if keys {
+                    add(own.key(layer, token), got.key(layer, token));
+                }
+                if values {
+                    add(own.value(layer, token), got.value(layer, token));
+                }
+            }
+        }
+        Ok(if all > 0.0 { (error / all).min(1.0) } else { 0.0 })
+    }
+
     fn budgeted(
         &self,
         device: &Device,
@@ -171,6 +204,9 @@ impl Prepared {
         let cache = &self.caches[place];
         let needed = fuser.fuser.needed(&fuser.params);
         let recipes = [Precision::Int4, Precision::Int8].map(|p| recipe(&needed, p));
+        let [int4, int8] = [Precision::Int4, Precision::Int8]
+            .map(|precision| self.distortion(device, fuser, precision, place));
+        let distortions = [int4?, int8?];
         let model = ContainerModel::new(
             cache.shape(),
             cache.tokens(),
@@ -183,7 +219,7 @@ impl Prepared {
         let scores = LayerScores::of(selector_by_name("back")?, &scene, layers)?;
         let weights = plan::weights_by_rank(&scores.shared(&scope));
         let chosen =
-            allocate(allocator_by_name(allocator)?, &model, &scope, &weights, &DISTORTIONS, cap)?;
+            allocate(allocator_by_name(allocator)?, &model, &scope, &weights, &distortions, cap)?;
         let precision = [Precision::Int4, Precision::Int8];
         let groups: Vec<_> = chosen
             .groups
@@ -206,9 +242,6 @@ impl Prepared {
         Ok(received)
     }
 }
-
-/// Relative squared error of Gaussian rows in int4 and int8 under scales of 32 values.
-const DISTORTIONS: [f64; 2] = [0.008, 0.000_03];
 
 fn sent_layers(needed: &[[bool; 2]]) -> Vec<usize> {
     (0..needed.len()).filter(|layer| needed[*layer] != [false; 2]).collect()
