@@ -79,7 +79,7 @@ impl Engine<'_> {
     }
 
     fn panel_width(&self) -> usize {
-        if self.has_tiles() { 32 } else { 1 }
+        if self.has_tiles() { 32 } else { fallback::COLUMNS }
     }
 }
 

@@ -180,7 +180,7 @@ pub(super) fn find<'a>(views: &[View<'a>], mut index: usize) -> View<'a> {
 fn pack_panel(engine: &Engine<'_>, right: &Right<'_>, panel: usize, dst: Shared<u8>) {
     let (k, n) = right.size();
     if !engine.has_tiles() {
-        return fallback::pack_column(engine, right, panel, dst);
+        return fallback::pack_columns(engine, right, panel, dst);
     }
     let words = k.div_ceil(engine.compute.values_per_word());
     let first = panel * avx512::NR;
