@@ -72,13 +72,13 @@ impl Entry {
                 (512, "width = 128\nlayers = 4\nheads = 2\nffn = 352", 128, 2, 300, 3e-3)
             }
             Scale::Named => {
-                (4096, "width = 384\nlayers = 6\nheads = 6\nffn = 1024", 256, 2, 1000, 1e-3)
+                (4096, "width = 256\nlayers = 10\nheads = 4\nffn = 688", 256, 1, 1000, 1e-3)
             }
         };
         let steps = steps.unwrap_or(default_steps);
         let (path, warm_up) = (path.display().to_string(), steps / 20);
         let mut text = format!(
-            "[data]\npath = {path:?}\nvocab = {vocab}\nval_tokens = 16384\n\n[model]\n{model}\ncontext = {context}\n\n\
+            "[data]\npath = {path:?}\nvocab = {vocab}\nval_tokens = 8192\n\n[model]\n{model}\ncontext = {context}\n\n\
              [train]\nsteps = {steps}\nbatch = {batch}\nval_every = {}\nckpt_every = {steps}\n\n\
              [schedule]\nkind = \"cosine\"\nwarmup_steps = {warm_up}\nmin_ratio = 0.1\n\n\
              [[optim]]\nname = \"matrices\"\nrole = \"matrix_hidden\"\nrule = {:?}\nlr = {}\nstate = {:?}\n",
