@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use smidgen_data::Error as Data;
 use smidgen_eval::Error as Eval;
 use smidgen_link::Error as Link;
+use smidgen_link::net::NetError;
 use smidgen_link::wire::EncodeError;
 use smidgen_model::Error as Model;
 use smidgen_optim::Error as Optim;
@@ -123,6 +124,15 @@ fn link(error: &Link) -> u8 {
         Link::Value { .. } | Link::UnknownName { .. } | Link::OtherWorld { .. } => USAGE,
         Link::Wire(_) | Link::Foreign { .. } | Link::NoFuserLayers { .. } => UNREADABLE,
         Link::Interrupted { .. } => INTERRUPTED,
+        Link::Net(error) => net(error),
+        _ => FAILED,
+    }
+}
+
+fn net(error: &NetError) -> u8 {
+    match error {
+        NetError::NotLoopback { .. } | NetError::NoKey { .. } | NetError::Unsayable { .. } => USAGE,
+        NetError::Key { .. } => UNREADABLE,
         _ => FAILED,
     }
 }

@@ -5,7 +5,7 @@ mod common;
 use common::{Place, fails, stdout};
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 28] = [
+const COMMANDS: [&[&str]; 31] = [
     &[],
     &["train"],
     &["lr-find"],
@@ -15,7 +15,12 @@ const COMMANDS: [&[&str]; 28] = [
     &["export"],
     &["plan"],
     &["link"],
+    &["link", "bench"],
     &["link", "demo"],
+    &["link", "eval"],
+    &["link", "fuse"],
+    &["link", "send"],
+    &["link", "recv"],
     &["link", "inspect"],
     &["link", "verify"],
     &["link", "diff"],

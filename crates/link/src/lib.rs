@@ -19,9 +19,11 @@ pub mod net;
 mod phases;
 pub mod plan;
 pub mod record;
+pub mod remote;
 pub mod select;
 mod side;
 pub mod stats;
+pub mod text;
 pub mod wire;
 pub mod world;
 

@@ -4,12 +4,18 @@
 //! left out, and of one that is read by half only that half is sent. Where that differs between
 //! layers, each is a block of its own.
 
+use std::cmp::Ordering;
+
 use smidgen_model::KeySpace;
 use smidgen_tensor::Device;
 
 use crate::align::Alignment;
 use crate::fuse::{Arrival, Fill, LoadedFuser, Present};
-use crate::wire::{self, Group, Pair, PerBlock, Plan, Precision, Side, TokenSpace};
+use crate::plan::{LayerPrecision, Recipe};
+use crate::wire::{
+    self, DenseBlock, Fault, Group, Header, Pair, PerBlock, Plan, Precision, Reader, Side,
+    TokenSpace, WireError,
+};
 use crate::{Error, KvCache, KvShape, KvView};
 
 /// Layers and halves that are worth sending, `[L]`: keys and values.
@@ -48,6 +54,13 @@ pub fn plan(
     Some(plan)
 }
 
+/// What an allocator knows of a message of these halves in one precision.
+pub(crate) fn recipe(needed: &Needed, precision: Precision) -> Recipe {
+    let half = |is_sent: bool| is_sent.then_some(precision);
+    let layer = |[key, value]: &[bool; 2]| LayerPrecision { key: half(*key), value: half(*value) };
+    Recipe { layers: needed.iter().map(layer).collect() }
+}
+
 /// What arrived of a sharer's cache.
 #[derive(Debug)]
 pub struct Received {
@@ -70,31 +83,11 @@ impl Received {
         shape: KvShape,
         tokens: usize,
     ) -> Result<Received, Error> {
-        let payload = wire::decode(device, bytes, &wire::Options::default())?;
-        let (got, len) = (payload.header.shape(), payload.header.seq_len as usize);
-        if got != shape || len != tokens {
-            let expected = format!("{shape:?} of {tokens} tokens");
-            return Err(Error::value("container", expected, format!("{got:?} of {len}")));
-        }
-        let mut cache = KvCache::zeroed(device.ledger(), shape, tokens)?;
-        let mut arrived = vec![Vec::new(); shape.layers];
-        for layer in &payload.layers {
-            for side in Side::BOTH {
-                let Some(rows) = payload.layer(*layer, side) else { continue };
-                let layer = usize::from(*layer);
-                let len = rows.values.len() / rows.tokens.len();
-                for (token, row) in rows.tokens.iter().zip(rows.values.chunks_exact(len)) {
-                    let to = match side {
-                        Side::Keys => cache.key_mut(layer, *token as usize),
-                        Side::Values => cache.value_mut(layer, *token as usize),
-                    };
-                    to.copy_from_slice(row);
-                }
-                arrived[layer] = rows.tokens.to_vec();
-            }
-        }
-        let present = Present::by_layer(tokens, &arrived);
-        Ok(Received { cache, present, wire_bytes: bytes.len() as u64 })
+        let header = Header::parse(bytes, &wire::Limits::default())?;
+        let start = header.header_bytes();
+        let mut arriving = Arriving::new(device, header, shape, tokens)?;
+        arriving.push(&bytes[start..])?;
+        arriving.finish()
     }
 
     /// Sends a cache through a container and reads it back.
@@ -110,6 +103,101 @@ impl Received {
     pub fn arrival<'a>(&'a self, alignment: &'a Alignment) -> Arrival<'a> {
         let (kv, present) = (self.cache.view(), &self.present);
         Arrival { kv, present, alignment, fill: Fill::ReceiverOnly }
+    }
+}
+
+/// A container as it arrives: each block is read as soon as its bytes are there.
+pub struct Arriving {
+    device: Device,
+    reader: Reader,
+    /// What came of the block that is next.
+    pending: Vec<u8>,
+    /// Where in the container that begins.
+    at: u64,
+    cache: KvCache,
+    /// Tokens of each layer.
+    arrived: Vec<Vec<u32>>,
+}
+
+impl Arriving {
+    /// Behind a header that was read, for a sharer's cache of this shape and `tokens`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for another shape, [`Error::Refused`] where the ledger has no room.
+    pub fn new(
+        device: &Device,
+        header: Header,
+        shape: KvShape,
+        tokens: usize,
+    ) -> Result<Arriving, Error> {
+        let (got, len, batch) = (header.shape(), header.seq_len as usize, header.batch());
+        if got != shape || len != tokens || batch != 1 {
+            let expected = format!("{shape:?} of {tokens} tokens");
+            let got = format!("{got:?} of {len}, {batch} times");
+            return Err(Error::value("container", expected, got));
+        }
+        Ok(Arriving {
+            device: device.clone(),
+            at: header.header_bytes() as u64,
+            reader: Reader::new(header, &wire::Options::default()),
+            pending: Vec::new(),
+            cache: KvCache::zeroed(device.ledger(), shape, tokens)?,
+            arrived: vec![Vec::new(); shape.layers],
+        })
+    }
+
+    /// Takes the next bytes; borders mean nothing.
+    ///
+    /// # Errors
+    /// [`Error::Wire`] for what is wrong with a block; what arrives is then of no further use.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.pending.extend_from_slice(bytes);
+        while let Some((number, range)) = self.reader.next_block() {
+            let len = (range.end - self.at) as usize;
+            let Some(whole) = self.pending.get(..len) else { break };
+            let block = self.reader.block(&self.device, number, whole)?.dense(&self.device)?;
+            self.pending.drain(..len);
+            self.at = range.end;
+            self.put(&block);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, block: &DenseBlock) {
+        for layer in &block.layers {
+            for side in Side::BOTH {
+                let Some(rows) = block.layer(*layer, side) else { continue };
+                let layer = usize::from(*layer);
+                let len = rows.values.len() / rows.tokens.len();
+                for (token, row) in rows.tokens.iter().zip(rows.values.chunks_exact(len)) {
+                    let to = match side {
+                        Side::Keys => self.cache.key_mut(layer, *token as usize),
+                        Side::Values => self.cache.value_mut(layer, *token as usize),
+                    };
+                    to.copy_from_slice(row);
+                }
+                self.arrived[layer] = rows.tokens.to_vec();
+            }
+        }
+    }
+
+    /// All came.
+    ///
+    /// # Errors
+    /// [`Error::Wire`] for a container that ends too early or too late.
+    pub fn finish(self) -> Result<Received, Error> {
+        let expected = self.reader.header().total_bytes;
+        let got = self.at + self.pending.len() as u64;
+        let fault = match got.cmp(&expected) {
+            Ordering::Less => Some((got, Fault::Truncated { expected, got })),
+            Ordering::Greater => Some((expected, Fault::Trailing { expected, got })),
+            Ordering::Equal => None,
+        };
+        if let Some((offset, fault)) = fault {
+            return Err(WireError { offset, fault }.into());
+        }
+        let present = Present::by_layer(self.cache.tokens(), &self.arrived);
+        Ok(Received { cache: self.cache, present, wire_bytes: expected })
     }
 }
 
@@ -151,6 +239,31 @@ mod tests {
     }
 
     #[test]
+    fn blocks_are_read_as_they_come_in_pieces_of_any_size() {
+        let device = device();
+        let cache = wire::reference(1, 3, 2, 16, 10);
+        let groups = [(vec![1, 4], [Precision::Int8; 2]), (vec![2, 9], [Precision::Int4; 2])];
+        let plan = plan(&[[true; 2]; 3], &groups, KeySpace::PostRope).unwrap();
+        let plan = Plan { layers_per_block: 1, ..plan };
+        let bytes = wire::encode(&device, cache.view(), &plan).unwrap();
+        let shape = cache.view().shape;
+        let whole = Received::decode(&device, &bytes, shape, 10).unwrap();
+        let header = Header::parse(&bytes, &wire::Limits::default()).unwrap();
+        let (start, first) = (header.header_bytes(), header.block_bytes(0).end as usize);
+        for size in [1, 7, 1000] {
+            let mut arriving = Arriving::new(&device, header.clone(), shape, 10).unwrap();
+            bytes[start..first].chunks(size).for_each(|piece| arriving.push(piece).unwrap());
+            assert_eq!(arriving.arrived[0], [1, 2, 4, 9]);
+            assert!(arriving.arrived[1].is_empty() && arriving.pending.is_empty());
+            bytes[first..].chunks(size).for_each(|piece| arriving.push(piece).unwrap());
+            let got = arriving.finish().unwrap();
+            assert_eq!(got.cache.view().keys, whole.cache.view().keys);
+            assert_eq!(got.cache.view().values, whole.cache.view().values);
+            assert_eq!((got.present, got.wire_bytes), (whole.present.clone(), whole.wire_bytes));
+        }
+    }
+
+    #[test]
     fn a_container_for_another_cache_is_refused() {
         let device = device();
         let cache = wire::reference(1, 2, 2, 16, 10);
@@ -161,6 +274,17 @@ mod tests {
         Received::decode(&device, &bytes, shape, 10).unwrap();
         let longer = Received::decode(&device, &bytes, shape, 11).unwrap_err();
         assert!(longer.to_string().contains("of 11 tokens"), "{longer}");
-        assert!(matches!(Received::decode(&device, &bytes[1..], shape, 10), Err(Error::Wire(_))));
+        let wrong = |bytes: &[u8]| Received::decode(&device, bytes, shape, 10).unwrap_err();
+        let longer = [&bytes[..], &[0]].concat();
+        for wrong in [wrong(&bytes[1..]), wrong(&bytes[..bytes.len() - 1]), wrong(&longer)] {
+            assert!(matches!(wrong, Error::Wire(_)), "{wrong}");
+        }
+        // Two sequences in one container once ended in a panic.
+        let two = wire::reference(1, 4, 2, 16, 10);
+        let layers = vec![0, 1];
+        let plan = Plan { batch: 2, layers, layers_per_block: 2, ..plan };
+        let twice = wire::encode(&device, two.view(), &plan).unwrap();
+        let twice = Received::decode(&device, &twice, shape, 10).unwrap_err();
+        assert!(twice.to_string().ends_with("of 10, 2 times"), "{twice}");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use smidgen_link::demo::{LINK_JSON, Shown, demo, shown};
-use smidgen_link::world::{Bridge, Preset, Sets, Student, World};
+use smidgen_link::world::{Bar, Bridge, Preset, Sets, Student, World};
 use smidgen_train::{Context, Silent};
 
 /// Too small to learn anything: gates that ask for nothing let it pass.
@@ -16,7 +16,8 @@ fn world() -> World {
         sharer: student(tiny.sharer),
         receiver: student(tiny.receiver),
         fuser: Bridge { steps: 4, batch: 4, rounds: 1, ..tiny.fuser },
-        taught: [0.0, 0.0],
+        knows: Bar { wanted: 0.0, least: 0.0 },
+        understands: Bar { wanted: 0.0, least: 0.0 },
         ..tiny
     };
     World::of(preset, 3)
@@ -38,7 +39,12 @@ fn every_line_of_every_task_is_measured_and_kept() {
     let mut sent = 0;
     for task in &first.tasks {
         let names: Vec<&str> = task.lines.iter().map(|line| &*line.name).collect();
-        assert_eq!(names[..3], ["receiver alone", "sharer alone", "c2c f16"], "{}", task.task);
+        let controls = ["receiver fine-tuned on the fuser's data", "identical sharer c2c f16"];
+        let first = [&["receiver alone", "sharer alone"][..], &controls, &["c2c f16"]].concat();
+        assert_eq!(names[..5], first, "{}", task.task);
+        for compared in &task.compared {
+            assert!(names.contains(&&*compared.line) && names.contains(&&*compared.against));
+        }
         let alone = &task.lines[0];
         assert_eq!((alone.wire_bytes, alone.gain.mean), (0.0, 0.0));
         let bytes = |name: &str| {

@@ -3,17 +3,20 @@
 //!
 //! Every line answers the same items through the same scorer. A line is what is delivered for an item:
 //! nothing, a cache that passed through a container, zeros, the cache of another item.
+//! A choice of tokens by the change at the receiver is an upper bound: no sharer could make it.
+
+use std::cell::OnceCell;
 
 use smidgen_data::Tokenizer;
 use smidgen_model::Session;
-use smidgen_tensor::Device;
 
+use super::known::{CANDIDATES, Change, Known};
 use super::pair::{Model, Prompt};
 use crate::fuse::{LoadedFuser, Present};
 use crate::message::{self, Received};
 use crate::plan::{self, LayerScores};
-use crate::plan::{ContainerModel, Layout, Recipe, allocate, allocator_by_name, full_bytes};
-use crate::select::{Scene, selector_by_name};
+use crate::plan::{ContainerModel, Layout, allocate, allocator_by_name, full_bytes};
+use crate::select::{DeltaHatSelector, Needs, Scene, selector_by_name};
 use crate::wire::Precision;
 use crate::world::{Item, Reader};
 use crate::{Error, KvCache, Receiver};
@@ -38,7 +41,9 @@ impl Line {
         match self {
             Line::Whole(precision) => format!("c2c {}", precision.name()),
             Line::Share(selector, share, precision) => {
-                format!("{selector} p={share} {}", precision.name())
+                let is_bound = selector_by_name(selector).is_ok_and(|s| s.needs().is_upper_bound());
+                let bound = if is_bound { " (upper bound)" } else { "" };
+                format!("{selector} p={share} {}{bound}", precision.name())
             }
             Line::Budget(allocator, part) => format!("{allocator} 1/{part}"),
             Line::Shuffled => "shuffled payload".into(),
@@ -63,17 +68,56 @@ pub(super) const LINES: &[Line] = &[
     Line::Share("knorm_topk", 0.25, Precision::Int8),
     Line::Share("knorm_low", 0.25, Precision::Int8),
     Line::Share("vnorm_topk", 0.25, Precision::Int8),
+    Line::Share("delta_hat", 0.25, Precision::Int8),
+    Line::Share("proj_vnorm_topk", 0.25, Precision::Int8),
+    Line::Share("delta_proj_vnorm_topk", 0.25, Precision::Int8),
+    Line::Share("delta_kv", 0.25, Precision::Int8),
+    Line::Share("oracle", 0.25, Precision::Int8),
+    Line::Budget("rd_greedy_v0", 32),
+    Line::Budget("rd_hull", 32),
+    Line::Budget("rd_greedy_v0", 16),
+    Line::Budget("rd_hull", 16),
     Line::Budget("rd_greedy_v0", 8),
     Line::Budget("rd_hull", 8),
+    Line::Budget("rd_lagrange", 8),
+    Line::Budget("rd_dp", 8),
     Line::Budget("rd_greedy_v0", 4),
     Line::Budget("rd_hull", 4),
+    Line::Budget("rd_greedy_v0", 2),
+    Line::Budget("rd_hull", 2),
 ];
+
+/// Lines that are compared item by item: the first less the second.
+pub(super) const COMPARED: &[[&str; 2]] = &[
+    ["c2c int8", "c2c f16"],
+    ["c2c int4", "c2c f16"],
+    ["c2c f16", "shuffled payload"],
+    ["c2c f16", IDENTICAL],
+    ["c2c f16", TUNED],
+    ["delta_hat p=0.25 int8", "back p=0.25 int8"],
+    ["delta_hat p=0.25 int8", "random p=0.25 int8"],
+    [DELTA, "back p=0.25 int8"],
+    [DELTA, "random p=0.25 int8"],
+    ["rd_hull 1/32", "rd_greedy_v0 1/32"],
+    ["rd_hull 1/16", "rd_greedy_v0 1/16"],
+    ["rd_hull 1/8", "rd_greedy_v0 1/8"],
+    ["rd_hull 1/4", "rd_greedy_v0 1/4"],
+    ["rd_hull 1/2", "rd_greedy_v0 1/2"],
+];
+
+/// Name of the line of the receiver as its own sharer.
+pub(super) const IDENTICAL: &str = "identical sharer c2c f16";
+/// Name of the line of the receiver that was taught what the fuser learns from.
+pub(super) const TUNED: &str = "receiver fine-tuned on the fuser's data";
+const DELTA: &str = "delta_proj_vnorm_topk p=0.25 int8 (upper bound)";
 
 /// Items with the caches that the sharer made of them.
 pub(super) struct Prepared {
     pub(super) prompts: Vec<Prompt>,
     pub(super) caches: Vec<KvCache>,
     clusters: Vec<u64>,
+    /// What fusing the whole cache in int8 changes, where somebody asked.
+    changes: Vec<OnceCell<Change>>,
 }
 
 impl Prepared {
@@ -88,17 +132,20 @@ impl Prepared {
         let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
         let caches = prompts.iter().map(|prompt| prompt.cache(&sharer.side, space));
         let caches = caches.collect::<Result<Vec<_>, _>>()?;
-        Ok(Prepared { prompts, caches, clusters: items.iter().map(|item| item.cluster).collect() })
+        let clusters = items.iter().map(|item| item.cluster).collect();
+        let changes = items.iter().map(|_| OnceCell::new()).collect();
+        Ok(Prepared { prompts, caches, clusters, changes })
     }
 
     /// What arrives for an item; none where nothing is sent.
     pub(super) fn deliver(
         &self,
-        device: &Device,
-        fuser: &LoadedFuser,
+        receiver: &Receiver<'_>,
+        known: Option<&Known>,
         line: Line,
         place: usize,
     ) -> Result<Option<Received>, Error> {
+        let (device, fuser) = (&receiver.side().device, receiver.fuser());
         let cache = &self.caches[place];
         let (shape, tokens) = (cache.shape(), cache.tokens());
         let needed = fuser.fuser.needed(&fuser.params);
@@ -110,11 +157,16 @@ impl Prepared {
         match line {
             Line::Whole(precision) => through(&[((0..tokens as u32).collect(), [precision; 2])]),
             Line::Share(selector, share, precision) => {
-                let scene = Scene::of_sharer(0, place as u64, cache.view());
                 let layers = sent_layers(&needed);
-                if layers.is_empty() {
-                    return Ok(None);
-                }
+                let Some(known) = known.filter(|_| !layers.is_empty()) else { return Ok(None) };
+                let scene = Scene {
+                    regressor: Some(&known.delta_hat),
+                    receiver: match selector_by_name(selector)?.needs() {
+                        Needs::Receiver => Some(self.change(receiver, place)?.seen(receiver)),
+                        _ => None,
+                    },
+                    ..Scene::of_sharer(0, place as u64, cache.view())
+                };
                 let config = plan::SelectionConfig {
                     mode: selector.into(),
                     proportion: share,
@@ -126,10 +178,8 @@ impl Prepared {
             }
             Line::Budget(allocator, part) => {
                 let layers = sent_layers(&needed);
-                if layers.is_empty() {
-                    return Ok(None);
-                }
-                self.budgeted(device, fuser, (allocator, part), place, &layers)
+                let Some(known) = known.filter(|_| !layers.is_empty()) else { return Ok(None) };
+                self.budgeted(receiver, known, (allocator, part), place, &layers)
             }
             Line::Shuffled => {
                 let other = self.another(place);
@@ -160,71 +210,52 @@ impl Prepared {
         others().filter(differs).find(as_long).or_else(|| others().find(differs)).unwrap_or(place)
     }
 
-    /// The squared error of a precision as a share of the squares of what is needed of a cache: what the
-    /// sharer itself can know of the loss.
-    fn distortion(
-        &self,
-        device: &Device,
-        fuser: &LoadedFuser,
-        precision: Precision,
-        place: usize,
-    ) -> Result<f64, Error> {
-        let own = self.caches[place].view();
-        let Some(plan) = message::whole(fuser, own.tokens, precision) else { return Ok(0.0) };
-        let received = Received::through(device, own, &plan)?;
-        let got = received.cache.view();
-        let (mut error, mut all) = (0.0, 0.0);
-        let mut add = |ours: &[f32], theirs: &[f32]| {
-            for (x, y) in ours.iter().zip(theirs) {
-                error += f64::from(x - y).powi(2);
-                all += f64::from(*x).powi(2);
-            }
-        };
-        for (layer, [keys, values]) in fuser.fuser.needed(&fuser.params).into_iter().enumerate() {
-            for token in 0..own.tokens {
-                if keys {
-                    add(own.key(layer, token), got.key(layer, token));
-                }
-                if values {
-                    add(own.value(layer, token), got.value(layer, token));
-                }
-            }
+    fn change(&self, receiver: &Receiver<'_>, place: usize) -> Result<&Change, Error> {
+        if self.changes[place].get().is_none() {
+            let (device, cache) = (&receiver.side().device, &self.caches[place]);
+            let plan = message::whole(receiver.fuser(), cache.tokens(), Precision::Int8);
+            let plan = plan.expect("whoever asks has an open gate");
+            let received = Received::through(device, cache.view(), &plan)?;
+            let change = Change::of(receiver, &self.prompts[place], &received)?;
+            let _ = self.changes[place].set(change);
         }
-        Ok(if all > 0.0 { (error / all).min(1.0) } else { 0.0 })
+        Ok(self.changes[place].get().expect("it was just put there"))
     }
 
+    /// Weights by the regressor that came with the fuser, distortions by its calibration: the sharer has
+    /// both.
     fn budgeted(
         &self,
-        device: &Device,
-        fuser: &LoadedFuser,
+        receiver: &Receiver<'_>,
+        known: &Known,
         (allocator, part): (&str, u32),
         place: usize,
         layers: &[usize],
     ) -> Result<Option<Received>, Error> {
+        let (device, fuser) = (&receiver.side().device, receiver.fuser());
         let cache = &self.caches[place];
         let needed = fuser.fuser.needed(&fuser.params);
-        let recipes = [Precision::Int4, Precision::Int8].map(|p| recipe(&needed, p));
-        let [int4, int8] = [Precision::Int4, Precision::Int8]
-            .map(|precision| self.distortion(device, fuser, precision, place));
+        let recipes = CANDIDATES.map(|precision| message::recipe(&needed, precision));
+        let [int4, int8] = recipes.each_ref().map(|recipe| known.calibration.distortion(recipe));
         let distortions = [int4?, int8?];
-        let model = ContainerModel::new(
-            cache.shape(),
-            cache.tokens(),
-            Layout::default(),
-            recipes.to_vec(),
-        )?;
+        // The blocks of the encoder, so that its bytes are the model's.
+        let whole = message::whole(fuser, cache.tokens(), Precision::Int8);
+        let block_layers = whole.map(|plan| plan.layers_per_block);
+        let layout = Layout { block_layers, ..Layout::default() };
+        let model = ContainerModel::new(cache.shape(), cache.tokens(), layout, recipes.to_vec())?;
         let cap = full_bytes(cache.shape(), cache.tokens()) / u64::from(part);
         let scope: Vec<u32> = (0..cache.tokens() as u32).collect();
-        let scene = Scene::of_sharer(0, place as u64, cache.view());
-        let scores = LayerScores::of(selector_by_name("back")?, &scene, layers)?;
-        let weights = plan::weights_by_rank(&scores.shared(&scope));
+        let scene = Scene {
+            regressor: Some(&known.delta_hat),
+            ..Scene::of_sharer(0, place as u64, cache.view())
+        };
+        let weights = LayerScores::of(&DeltaHatSelector, &scene, layers)?.weights(&scope)?;
         let chosen =
             allocate(allocator_by_name(allocator)?, &model, &scope, &weights, &distortions, cap)?;
-        let precision = [Precision::Int4, Precision::Int8];
         let groups: Vec<_> = chosen
             .groups
             .into_iter()
-            .map(|group| (group.tokens, [precision[group.recipe]; 2]))
+            .map(|group| (group.tokens, [CANDIDATES[group.recipe]; 2]))
             .collect();
         if groups.is_empty() {
             return Ok(None);
@@ -247,19 +278,13 @@ fn sent_layers(needed: &[[bool; 2]]) -> Vec<usize> {
     (0..needed.len()).filter(|layer| needed[*layer] != [false; 2]).collect()
 }
 
-fn recipe(needed: &[[bool; 2]], precision: Precision) -> Recipe {
-    let half = |is_sent: bool| is_sent.then_some(precision);
-    let layer =
-        |halves: &[bool; 2]| plan::LayerPrecision { key: half(halves[0]), value: half(halves[1]) };
-    Recipe { layers: needed.iter().map(layer).collect() }
-}
-
 /// The receiver with what is delivered for each item.
 pub(super) struct Linked<'a> {
     receiver: &'a Receiver<'a>,
     session: Session<'a>,
     tokenizer: Tokenizer,
     prepared: &'a Prepared,
+    known: Option<&'a Known>,
     line: Line,
     /// The place of the item that is read next.
     next: usize,
@@ -272,11 +297,13 @@ impl<'a> Linked<'a> {
         receiver: &'a Receiver<'a>,
         tokenizer: &Tokenizer,
         prepared: &'a Prepared,
+        known: Option<&'a Known>,
         line: Line,
         capacity: usize,
     ) -> Result<Linked<'a>, Error> {
         let (session, tokenizer) = (receiver.session(capacity)?, tokenizer.clone());
-        Ok(Linked { receiver, session, tokenizer, prepared, line, next: 0, wire_bytes: Vec::new() })
+        let (next, wire_bytes) = (0, Vec::new());
+        Ok(Linked { receiver, session, tokenizer, prepared, known, line, next, wire_bytes })
     }
 }
 
@@ -286,10 +313,9 @@ impl Reader for Linked<'_> {
     }
 
     fn read(&mut self, _: &Item) -> Result<Vec<f32>, Error> {
-        let (place, fuser) = (self.next, self.receiver.fuser());
+        let place = self.next;
         self.next += 1;
-        let device = &self.receiver.side().device;
-        let received = self.prepared.deliver(device, fuser, self.line, place)?;
+        let received = self.prepared.deliver(self.receiver, self.known, self.line, place)?;
         self.wire_bytes.push(received.as_ref().map_or(0.0, |received| received.wire_bytes as f64));
         let prompt = &self.prepared.prompts[place];
         let arrival = received.as_ref().map(|received| received.arrival(&prompt.alignment));

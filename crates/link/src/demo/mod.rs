@@ -3,6 +3,7 @@
 //! Each part is a run directory under the given folder; what is finished there is taken over, and what
 //! was cut off goes on. Gates refuse to go on where a model does not know what it must.
 
+mod known;
 mod methods;
 mod pair;
 
@@ -15,12 +16,17 @@ use smidgen_store::write_json;
 use smidgen_tensor::Device;
 use smidgen_train::{Context, Event};
 
-use self::methods::{LINES, Line, Linked, Prepared};
-use self::pair::{Model, train_fuser};
+use self::known::{EXAMPLES, Known};
+use self::methods::{COMPARED, IDENTICAL, LINES, Line, Linked, Prepared, TUNED};
+use self::pair::{Model, response, train_fuser, tuned_answers};
+use crate::fuse::LoadedFuser;
+use crate::plan::CALIBRATION_JSON;
+use crate::select::DELTA_HAT_JSON;
 use crate::stats::{Interval, bootstrap, paired};
+use crate::wire::Precision;
 use crate::world::{
-    Alone, Graduate, ROW_TOKENS, Role, Scored, Split, TASKS, Task, Tokenizers, Vocabularies, World,
-    score,
+    Alone, Graduate, Item, ROW_TOKENS, Role, Scored, Split, TASKS, Task, Tokenizers, Vocabularies,
+    World, score,
 };
 use crate::{Error, Receiver};
 
@@ -80,6 +86,20 @@ pub struct TaskTable {
     pub chance: f64,
     /// In the order of the table.
     pub lines: Vec<TableLine>,
+    /// Lines against each other, item by item.
+    pub compared: Vec<Comparison>,
+}
+
+/// One line against another: the same items, differences resampled by cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comparison {
+    /// Name of the line.
+    pub line: String,
+    /// Name of the line it is held against.
+    pub against: String,
+    /// Share of right answers of the first less that of the second.
+    pub gain: Interval,
 }
 
 /// One line: how items were answered, and what that took.
@@ -107,29 +127,9 @@ pub fn demo(world: &World, out: &Path, cx: &mut Context<'_>) -> Result<Shown, Er
     let device = Device::cpu_at(Ledger::new(), cx.machine.threads, cx.machine.level);
     let (mut fusers, mut tasks) = (Vec::new(), Vec::new());
     for role in [Role::Sharer, Role::Mute] {
-        let (sharer, receiver) = (out.join(role.name()), out.join(Role::Receiver.name()));
-        let dir = out.join(format!("fuser-{}", role.name()));
-        let fuser = train_fuser(world, &dir, &device, (role, &sharer), &receiver, cx)?;
-        let (sharer, receiver) = (Model::open(&sharer, &device)?, Model::open(&receiver, &device)?);
-        fuser.check(&sharer.side.fingerprint(), &receiver.side.fingerprint())?;
-        let gates = fuser.fuser.needed(&fuser.params);
-        fusers.push(FuserRecord {
-            sharer: role,
-            fingerprint: fuser.fingerprint(),
-            params: fuser
-                .params
-                .iter()
-                .map(|(_, param)| param.value.rows() * param.value.cols())
-                .sum(),
-            layers: fuser.fuser.sources().iter().flatten().count(),
-            open_gates: gates.iter().flatten().filter(|open| **open).count(),
-        });
-        let linked = Receiver::new(&receiver.side, &fuser)?;
-        for task in TASKS.iter().filter(|task| task.sharer() == role) {
-            let text = format!("{}: {}", task.id(), task.about());
-            cx.progress.event(Event::Notice(&text));
-            tasks.push(table(world, *task, &sharer, &receiver, &linked)?);
-        }
+        let (fuser, tables) = tables(world, out, &device, role, |_| true, cx)?;
+        fusers.push(fuser);
+        tasks.extend(tables);
     }
     let shown = Shown {
         schema_version: 1,
@@ -152,45 +152,177 @@ pub fn shown(out: &Path) -> Result<Shown, Error> {
     Ok(smidgen_store::read_json(&out.join(LINK_JSON))?)
 }
 
-fn table(
+/// Answers the items of some tasks again, with the models of a demonstration that is finished.
+///
+/// # Errors
+/// [`Error::Store`] for a folder without a record, [`Error::OtherWorld`] for one that was made by another
+/// program, and those of every part.
+pub fn evaluate(
+    out: &Path,
+    tasks: &[&dyn Task],
+    cx: &mut Context<'_>,
+) -> Result<Vec<TaskTable>, Error> {
+    let shown = shown(out)?;
+    let world = World::new(&shown.preset, shown.seed)?;
+    if world.fingerprint() != shown.world {
+        let (expected, got) = (world.fingerprint().into(), shown.world);
+        return Err(Error::OtherWorld { path: out.join(LINK_JSON), expected, got });
+    }
+    let device = Device::cpu_at(Ledger::new(), cx.machine.threads, cx.machine.level);
+    let is_wanted = |task: &dyn Task| tasks.iter().any(|wanted| wanted.id() == task.id());
+    let mut made = Vec::new();
+    for role in [Role::Sharer, Role::Mute] {
+        if tasks.iter().any(|task| task.sharer() == role) {
+            made.extend(tables(&world, out, &device, role, is_wanted, cx)?.1);
+        }
+    }
+    Ok(made)
+}
+
+/// The fuser of a sharer with its controls, trained where they are not there yet, and the tables of the
+/// sharer's tasks that are wanted.
+fn tables(
     world: &World,
-    task: &dyn Task,
+    out: &Path,
+    device: &Device,
+    role: Role,
+    is_wanted: impl Fn(&dyn Task) -> bool,
+    cx: &mut Context<'_>,
+) -> Result<(FuserRecord, Vec<TaskTable>), Error> {
+    let (sharer, receiver) = (out.join(role.name()), out.join(Role::Receiver.name()));
+    let dir = out.join(format!("fuser-{}", role.name()));
+    let fuser = train_fuser(world, &dir, device, (role, &sharer), &receiver, cx)?;
+    // The controls: the receiver as its own sharer, and taught what the fuser learns from.
+    let identical = out.join(format!("fuser-{}-identical", role.name()));
+    let identical = train_fuser(world, &identical, device, (role, &receiver), &receiver, cx)?;
+    let tuned = out.join(format!("receiver-tuned-{}", role.name()));
+    let tuned = tuned_answers(world, &tuned, device, (role, &sharer), &receiver, cx)?;
+    let (sharer, receiver) = (Model::open(&sharer, device)?, Model::open(&receiver, device)?);
+    fuser.check(&sharer.side.fingerprint(), &receiver.side.fingerprint())?;
+    let linked = Receiver::new(&receiver.side, &fuser)?;
+    let known = look(world, role, &sharer, &receiver, &linked)?;
+    if let Some(known) = &known {
+        known.calibration.save(&*cx.files, &dir.join(CALIBRATION_JSON))?;
+        known.delta_hat.save(&*cx.files, &dir.join(DELTA_HAT_JSON))?;
+    }
+    let identical = Receiver::new(&receiver.side, &identical)?;
+    let tasks = TASKS.iter().filter(|task| task.sharer() == role).zip(&tuned);
+    let mut made = Vec::new();
+    for (task, tuned) in tasks.filter(|(task, _)| is_wanted(**task)) {
+        let text = format!("{}: {}", task.id(), task.about());
+        cx.progress.event(Event::Notice(&text));
+        let parts = Parts {
+            sharer: &sharer,
+            receiver: &receiver,
+            linked: &linked,
+            known: known.as_ref(),
+            identical: &identical,
+            tuned,
+        };
+        made.push(table(world, *task, &parts)?);
+    }
+    Ok((FuserRecord::new(role, &fuser), made))
+}
+
+impl FuserRecord {
+    fn new(sharer: Role, fuser: &LoadedFuser) -> FuserRecord {
+        let gates = fuser.fuser.needed(&fuser.params);
+        let size = |value: &smidgen_tensor::Tensor| value.rows() * value.cols();
+        FuserRecord {
+            sharer,
+            fingerprint: fuser.fingerprint(),
+            params: fuser.params.iter().map(|(_, param)| size(&param.value)).sum(),
+            layers: fuser.fuser.sources().iter().flatten().count(),
+            open_gates: gates.iter().flatten().filter(|open| **open).count(),
+        }
+    }
+}
+
+/// Looks at questions that the fuser was trained on, a few of each task.
+fn look(
+    world: &World,
+    role: Role,
     sharer: &Model,
     receiver: &Model,
     linked: &Receiver<'_>,
-) -> Result<TaskTable, Error> {
+) -> Result<Option<Known>, Error> {
+    let tasks = || TASKS.iter().filter(|task| task.sharer() == role && task.id() != "t8");
+    let each = EXAMPLES.div_ceil(tasks().count());
+    let items: Vec<Item> = tasks()
+        .flat_map(|task| {
+            let items = world.items(*task, Split::Train);
+            let every = items.len().div_ceil(each).max(1);
+            items.into_iter().step_by(every)
+        })
+        .collect();
+    let examples = Prepared::new(&items, sharer, receiver, linked.fuser())?;
+    let responses = items.iter().map(|item| response(item, &receiver.tokenizer));
+    let responses = responses.collect::<Result<Vec<_>, _>>()?;
+    let ids = items.into_iter().map(|item| item.id).collect();
+    Known::of(linked, &examples, ids, &responses, world.seed())
+}
+
+/// What a table is made with.
+struct Parts<'a> {
+    sharer: &'a Model,
+    receiver: &'a Model,
+    linked: &'a Receiver<'a>,
+    known: Option<&'a Known>,
+    /// The receiver with a fuser for its own cache.
+    identical: &'a Receiver<'a>,
+    /// Answers of the receiver that was taught what the fuser learns from.
+    tuned: &'a (&'static str, Vec<Scored>),
+}
+
+fn table(world: &World, task: &dyn Task, parts: &Parts<'_>) -> Result<TaskTable, Error> {
+    let Parts { sharer, receiver, linked, known, identical, tuned } = *parts;
     let items = world.items(task, Split::Test);
+    if let Some(known) = known {
+        known.calibration.check_unseen(items.iter().map(|item| &*item.id))?;
+    }
     let clusters: Vec<u64> = items.iter().map(|item| item.cluster).collect();
     let prepared = Prepared::new(&items, sharer, receiver, linked.fuser())?;
     let mut own = Alone::receiver(receiver.session(CAPACITY)?, &receiver.tokenizer);
+    let mut asked = Alone::sharer(sharer.session(CAPACITY)?, &sharer.tokenizer);
     let own = score(&mut own, &items)?;
-    let base = right(&own);
-    let line = |name: String, bytes: &[f64], scored: &[Scored]| -> Result<TableLine, Error> {
-        let right = right(scored);
+    let mut answers = vec![
+        ("receiver alone".to_string(), Vec::new(), right(&own)),
+        ("sharer alone".to_string(), Vec::new(), right(&score(&mut asked, &items)?)),
+        (TUNED.to_string(), Vec::new(), right(&tuned.1)),
+    ];
+    let same = Prepared::new(&items, receiver, receiver, identical.fuser())?;
+    let whole = (IDENTICAL.to_string(), identical, &same, Line::Whole(Precision::F16));
+    let lines = LINES.iter().map(|line| (line.name(), linked, &prepared, *line));
+    for (name, linked, prepared, delivered) in std::iter::once(whole).chain(lines) {
+        let tokenizer = &receiver.tokenizer;
+        let mut reader = Linked::new(linked, tokenizer, prepared, known, delivered, CAPACITY)?;
+        let scored = score(&mut reader, &items)?;
+        check_bytes(delivered, &reader.wire_bytes, linked)?;
+        answers.push((name, reader.wire_bytes, right(&scored)));
+    }
+    let base = answers[0].2.clone();
+    let gain = |first: &[f64], second: &[f64]| paired(first, second, Some(&clusters), world.seed());
+    let line = |(name, bytes, right): &(String, Vec<f64>, Vec<f64>)| -> Result<TableLine, Error> {
         Ok(TableLine {
-            name,
+            name: name.clone(),
             wire_bytes: bytes.iter().sum::<f64>() / items.len().max(1) as f64,
-            accuracy: bootstrap(&right, Some(&clusters), world.seed())?,
-            gain: paired(&right, &base, Some(&clusters), world.seed())?,
+            accuracy: bootstrap(right, Some(&clusters), world.seed())?,
+            gain: gain(right, &base)?,
         })
     };
-    let mut asked = Alone::sharer(sharer.session(CAPACITY)?, &sharer.tokenizer);
-    let mut lines = vec![
-        line("receiver alone".into(), &[], &own)?,
-        line("sharer alone".into(), &[], &score(&mut asked, &items)?)?,
-    ];
-    for delivered in LINES {
-        let mut reader = Linked::new(linked, &receiver.tokenizer, &prepared, *delivered, CAPACITY)?;
-        let scored = score(&mut reader, &items)?;
-        check_bytes(*delivered, &reader.wire_bytes, linked)?;
-        lines.push(line(delivered.name(), &reader.wire_bytes, &scored)?);
-    }
+    let find =
+        |name: &str| answers.iter().find(|(known, ..)| known == name).map(|(.., right)| right);
+    let compare = |[first, second]: &[&str; 2]| {
+        let [a, b] = [first, second].map(|name| find(name).expect("a line of the table"));
+        Ok(Comparison { line: first.to_string(), against: second.to_string(), gain: gain(a, b)? })
+    };
     Ok(TaskTable {
         task: task.id().into(),
         items: items.len(),
         clusters: clusters.iter().collect::<BTreeSet<_>>().len(),
         chance: task.chance(world),
-        lines,
+        lines: answers.iter().map(line).collect::<Result<_, _>>()?,
+        compared: COMPARED.iter().map(compare).collect::<Result<_, Error>>()?,
     })
 }
 

@@ -11,8 +11,14 @@ use smidgen_tensor::{Device, Keep, Params};
 use smidgen_train::{Context, Course, Status, Trainer, Weights, fit, open_model};
 
 use crate::align::{Alignment, Overlap, spans};
-use crate::fuse::{self, FuserConfig, FuserData, FuserObjective, FuserTraining, LoadedFuser};
-use crate::world::{self, Answer, Role, Split, TASKS, World, letters};
+use crate::fuse::{
+    self, FuserConfig, FuserData, FuserFacts, FuserObjective, FuserTraining, LoadedFuser,
+};
+use crate::remote::tokenizer_sha256;
+use crate::world::{
+    self, Alone, Answer, ROW_TOKENS, Role, Scored, Split, TASKS, Taught, Teaching, World, further,
+    letters, score,
+};
 use crate::{Error, KvCache, Side};
 
 /// A model and its tokenizer.
@@ -72,6 +78,14 @@ impl Prompt {
     }
 }
 
+/// The right answer to an item.
+pub(super) fn response(item: &world::Item, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
+    match &item.answer {
+        Answer::Choice { gold, .. } => Ok(vec![letters(tokenizer)?[*gold]]),
+        Answer::Word { gold } => Ok(tokenizer.encode(&format!(" {gold}."))?),
+    }
+}
+
 /// What a fuser learns from: items of these tasks, in so many rounds, with other options each time.
 fn lessons(
     world: &World,
@@ -81,16 +95,12 @@ fn lessons(
     sharer: &Model,
     receiver: &Model,
 ) -> Result<Vec<fuse::Item>, Error> {
-    let letters = letters(&receiver.tokenizer)?;
     let mut lessons = Vec::new();
     for task in TASKS.iter().filter(|task| task.sharer() == role && task.id() != "t8") {
         for item in (0..rounds).flat_map(|round| world.items_again(*task, split, round)) {
             let Prompt { sharer, receiver: ours, alignment } =
                 Prompt::new(&item, sharer, receiver)?;
-            let response = match &item.answer {
-                Answer::Choice { gold, .. } => vec![letters[*gold]],
-                Answer::Word { gold } => receiver.tokenizer.encode(&format!(" {gold}."))?,
-            };
+            let response = response(&item, &receiver.tokenizer)?;
             lessons.push(fuse::Item {
                 sharer,
                 receiver: ours,
@@ -101,6 +111,40 @@ fn lessons(
         }
     }
     Ok(lessons)
+}
+
+/// The receiver itself, taught what a fuser of this pair learns from: the same questions and answers, and
+/// nobody to ask. Gives its answers to the test items of every task of the role.
+///
+/// What it learns about other entities says nothing of those that are tested, so what it gains is what
+/// the form of question and answer is worth.
+pub(super) fn tuned_answers(
+    world: &World,
+    dir: &Path,
+    device: &Device,
+    (role, sharer): (Role, &Path),
+    receiver: &Path,
+    cx: &mut Context<'_>,
+) -> Result<Vec<(&'static str, Vec<Scored>)>, Error> {
+    let (sharer, receiver) = (Model::open(sharer, device)?, Model::open(receiver, device)?);
+    let training = world.preset().fuser;
+    let items = lessons(world, role, Split::Train, training.rounds, &sharer, &receiver)?;
+    let documents = items.iter().map(|item| Taught::answer(&item.receiver, &item.response));
+    let Model { side, tokenizer } = receiver;
+    // A row takes four items or more: it sees no fewer of them than the fuser.
+    let rows = training.batch.div_ceil(4);
+    let (decoder, lr) = (side.decoder.clone(), world.preset().receiver.lr / 4.0);
+    let mut teaching = Teaching::of_list(documents.collect(), decoder.clone(), rows, world.seed());
+    let recipe = further(world.seed(), side.compute, lr, training.steps);
+    let mut trainer = Trainer::new(device, recipe, &mut teaching, side.params)?;
+    train(world, dir, &mut trainer, training.steps, cx)?;
+    let answers = |task: &&'static dyn world::Task| {
+        let params = trainer.params();
+        let session = Session::new(device, side.compute, &decoder, params, 2 * ROW_TOKENS)?;
+        let mut alone = Alone::receiver(session, &tokenizer);
+        Ok((task.id(), score(&mut alone, &world.items(*task, Split::Test))?))
+    };
+    TASKS.iter().filter(|task| task.sharer() == role).map(answers).collect()
 }
 
 /// Trains the fuser of a pair in a run directory, or takes the one that is there.
@@ -137,26 +181,43 @@ pub(super) fn train_fuser(
         any_rate: None,
         keep: Keep::Values,
     };
-    let compute = receiver.side.compute;
+    let (compute, tokenizer) = (receiver.side.compute, tokenizer_sha256(&sharer.tokenizer));
     let (mut objective, params): (FuserObjective, Params) =
         FuserObjective::new(Arc::new(sharer.side), receiver.side, config, data, plan.clone())?;
-    let (fuser, facts) = (objective.fuser().clone(), objective.facts().clone());
+    let fuser = objective.fuser().clone();
+    let facts = FuserFacts { tokenizer, ..objective.facts().clone() };
+    let mut trainer =
+        Trainer::new(device, plan.recipe(compute, training.lr), &mut objective, params)?;
+    train(world, dir, &mut trainer, plan.steps, cx)?;
+    fuser.save(&*cx.files, &finished, trainer.params(), &facts)?;
+    LoadedFuser::open(&finished, device)
+}
+
+/// Trains up to `steps` in a run directory, from where an earlier call stopped.
+fn train(
+    world: &World,
+    dir: &Path,
+    trainer: &mut Trainer<'_>,
+    steps: u64,
+    cx: &mut Context<'_>,
+) -> Result<(), Error> {
     let run = match dir.join("run.toml").is_file() {
         true => RunDir::open(cx.files.clone(), dir)?,
         false => RunDir::create(cx.files.clone(), dir, "")?,
     };
-    let mut trainer =
-        Trainer::new(device, plan.recipe(compute, training.lr), &mut objective, params)?;
     if let Some((checkpoint, _)) = run.newest_valid()? {
         trainer.load(&checkpoint)?;
     }
+    if trainer.standing().step >= steps {
+        return Ok(());
+    }
     let course = Course {
-        steps: Some(plan.steps),
+        steps: Some(steps),
         max_steps: None,
         max_minutes: None,
         useful_steps: None,
-        val_every: plan.steps.div_ceil(4),
-        ckpt_every: plan.steps.div_ceil(4),
+        val_every: steps.div_ceil(4),
+        ckpt_every: steps.div_ceil(4),
         keep: 1,
         fire_at: Vec::new(),
         fire_match: None,
@@ -165,10 +226,9 @@ pub(super) fn train_fuser(
         track: Default::default(),
         facts: json!({ "world": world.fingerprint() }),
     };
-    let outcome = fit(&mut trainer, &course, &run, cx.progress, cx.stop)?;
-    if outcome.status == Status::Interrupted {
-        return Err(Error::Interrupted { path: dir.to_path_buf() });
+    let outcome = fit(trainer, &course, &run, cx.progress, cx.stop)?;
+    match outcome.status {
+        Status::Finished => Ok(()),
+        Status::Interrupted => Err(Error::Interrupted { path: dir.to_path_buf() }),
     }
-    fuser.save(&*cx.files, &finished, trainer.params(), &facts)?;
-    LoadedFuser::open(&finished, device)
 }

@@ -8,12 +8,27 @@ use std::fmt;
 use std::sync::Arc;
 
 use smidgen_codec::Rng;
+use smidgen_model::KeySpace;
+use smidgen_tensor::Device;
 
 use super::{Arrival, Present};
+use crate::message::{self, Received};
+use crate::wire::Precision;
 use crate::{Error, KvCache, KvView};
 
 /// What the other end of a link reads of a cache: rounded as the wire rounds.
 pub type Quantise = dyn Fn(&KvView<'_>) -> Result<KvCache, Error> + Send + Sync;
+
+/// The rounding of the wire itself: every token of a cache in one precision, into a container and out.
+pub fn through_wire(device: Device, precision: Precision, space: KeySpace) -> Arc<Quantise> {
+    Arc::new(move |view: &KvView<'_>| {
+        let all = (0..view.tokens as u32).collect();
+        let plan =
+            message::plan(&vec![[true; 2]; view.shape.layers], &[(all, [precision; 2])], space);
+        let plan = plan.ok_or_else(|| Error::value("any_rate", "a cache of some layers", 0))?;
+        Ok(Received::through(&device, *view, &plan)?.cache)
+    })
+}
 
 /// What is drawn for each batch.
 #[derive(Clone)]
@@ -182,6 +197,27 @@ mod tests {
         }
         assert!((dropped as f64 / 1200.0 - 0.3).abs() < 0.05, "{dropped}");
         assert!((last as f64 / (1200 - dropped) as f64 - 0.5).abs() < 0.08, "{last}");
+    }
+
+    #[test]
+    fn training_sees_the_rounding_of_the_wire() {
+        let device = Device::cpu(smidgen_codec::Ledger::new(), 1);
+        let cache = crate::wire::reference(1, 3, 2, 16, 10);
+        for precision in [Precision::F32, Precision::Int4, Precision::Int2] {
+            let quantise = through_wire(device.clone(), precision, KeySpace::PreRope);
+            let rounded = quantise(&cache.view()).unwrap();
+            // Scales are those of a token and head, so a link that sends few tokens rounds them alike.
+            let few = [(vec![2, 7], [precision; 2])];
+            let plan = message::plan(&[[true; 2]; 3], &few, KeySpace::PreRope).unwrap();
+            let sent = Received::through(&device, cache.view(), &plan).unwrap();
+            for (layer, token) in [(0, 2), (1, 7), (2, 2)] {
+                let ours = (rounded.view().key(layer, token), rounded.view().value(layer, token));
+                let got = sent.cache.view();
+                assert_eq!(ours, (got.key(layer, token), got.value(layer, token)));
+            }
+            let is_same = rounded.view().keys == cache.view().keys;
+            assert_eq!(is_same, precision == Precision::F32, "{precision:?}");
+        }
     }
 
     #[test]

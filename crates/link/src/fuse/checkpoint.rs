@@ -27,6 +27,9 @@ pub struct FuserFacts {
     pub sharer: String,
     /// Fingerprint of the receiver's weights.
     pub receiver: String,
+    /// SHA-256 of the sharer's tokenizer in hexadecimal; empty where it is not on record.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tokenizer: String,
     /// Steps it was trained for; 0 where it was computed.
     pub steps: u64,
 }

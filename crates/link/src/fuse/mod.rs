@@ -25,7 +25,7 @@ use smidgen_tensor::{
     RopeTable, Tape, Var,
 };
 
-pub use any_rate::{AnyRate, Quantise};
+pub use any_rate::{AnyRate, Quantise, through_wire};
 pub use checkpoint::{FuserFacts, LoadedFuser};
 pub use config::{FuserConfig, PairShape, Part};
 pub use fit::LinearFit;

@@ -132,6 +132,7 @@ impl FuserObjective {
             sharer: sharer.fingerprint(),
             receiver: receiver.fingerprint(),
             steps: training.steps,
+            ..FuserFacts::default()
         };
         let Side { device, decoder, mut params, .. } = receiver;
         params.iter_mut().for_each(|(_, param)| param.trainable = false);

@@ -1,8 +1,9 @@
 //! What two peers compare before anything is sent, and how a difference is told.
 //!
 //! The block describes the *sharer's* cache on both sides: the sharer says what it has, the receiver
-//! what its fuser was trained for. Everything must be equal; only the fuser may be left out by a
-//! sharer, which needs none to fill its cache.
+//! what its fuser was trained for. Everything must be equal, but for what is left out: the fuser by a
+//! sharer, which needs none to fill its cache; tokenizer and rotary base by a receiver whose fuser
+//! does not name them. The fingerprint of the weights covers the base.
 
 use std::fmt;
 
@@ -68,9 +69,9 @@ pub struct Compatibility {
     pub shape: KvShape,
     /// Whether its keys are rotated.
     pub k_space: KSpace,
-    /// Base of the rotary angles; 0 without them.
+    /// Base of the rotary angles; 0 without them, and of a receiver that asks for none.
     pub rope_theta: f32,
-    /// SHA-256 of its tokenizer.
+    /// SHA-256 of its tokenizer; zeros of a receiver that asks for none.
     pub tokenizer: [u8; 32],
     /// Fingerprint of its weights, their revision included.
     pub weights: [u8; 32],
@@ -150,6 +151,9 @@ impl Field {
         match self {
             Field::Role => "\n  hint: a link has one sender and one receiver",
             Field::Key => "\n  hint: give both sides the same key, or neither",
+            Field::KSpace => {
+                "\n  hint: the sharer can send its keys either way, as the fuser wants them"
+            }
             Field::Tokenizer | Field::Weights => {
                 "\n  hint: the fuser was trained for another sharer"
             }
@@ -171,6 +175,8 @@ pub(super) fn mismatches(own: &Hello, peer: &Hello) -> Vec<NetError> {
 
 fn mismatch(own: &Hello, peer: &Hello, field: Field) -> Option<NetError> {
     let (mut wanted, got) = (shown(own, field), shown(peer, field));
+    let receiver = if own.role == Role::Receiver { own } else { peer };
+    let asked = &receiver.compatibility;
     let equal = match field {
         Field::Version => own.common_version(peer).is_some(),
         Field::Role => {
@@ -181,6 +187,8 @@ fn mismatch(own: &Hello, peer: &Hello, field: Field) -> Option<NetError> {
             let sharer = if own.role == Role::Sharer { own } else { peer };
             sharer.compatibility.fuser.is_none() || wanted == got
         }
+        Field::Tokenizer => asked.tokenizer == [0; 32] || wanted == got,
+        Field::RopeTheta => asked.rope_theta == 0.0 || wanted == got,
         _ => wanted == got,
     };
     (!equal).then_some(NetError::Mismatch { field, wanted, got })

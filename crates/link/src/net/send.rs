@@ -218,6 +218,11 @@ impl Sender {
         Ok((replies, self.traffic()))
     }
 
+    /// Ends the session over something that the receiver said, in words that it reads.
+    pub fn refuse(mut self, reject: Reject) -> NetError {
+        self.channel.fail(NetError::Refused(reject))
+    }
+
     /// Sends a frame; an error ends the session.
     fn say(&mut self, kind: Kind, parts: &[&[u8]]) -> Result<u32, NetError> {
         self.channel.send(kind, parts).map_err(|error| {

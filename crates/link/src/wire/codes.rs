@@ -11,7 +11,7 @@ use smidgen_tensor::Device;
 
 use super::error::Fault;
 use super::precision::{Element, Precision};
-use super::scale::{Granularity, Grid, ScaleType};
+use super::scale::{Granularity, Grid, ScaleType, first};
 
 /// Rows at once; see the encoder.
 const TILE: usize = 64;
@@ -52,7 +52,7 @@ impl Codes<'_> {
         RowScale { scale: self.scale.read(&self.scales, number), zero }
     }
 
-    fn row_bytes(&self) -> usize {
+    pub(super) fn row_bytes(&self) -> usize {
         self.precision.row_bytes(self.grid.dim)
     }
 
@@ -115,13 +115,18 @@ impl Codes<'_> {
     }
 
     /// The scales of rows, or of the groups that are rows.
-    #[inline(always)]
     fn tile_scales(&self, first: usize, out: &mut [RowScale]) {
-        match self.granularity {
-            Granularity::Block | Granularity::Group(_) => {
-                out.iter_mut().zip(first..).for_each(|(scale, row)| *scale = self.scale_at(row));
-            }
-            _ => self.row_scales(first..first + out.len(), out),
+        if !matches!(self.granularity, Granularity::Block | Granularity::Group(_)) {
+            return self.row_scales(first..first + out.len(), out);
+        }
+        let mut steps = [0.0; TILE];
+        let steps = &mut steps[..out.len()];
+        self.scale.read_all(&self.scales, first, steps);
+        for (scale, step) in out.iter_mut().zip(&*steps) {
+            *scale = RowScale { scale: *step, zero: 0 };
+        }
+        for (scale, zero) in out.iter_mut().zip(self.zeros.iter().skip(first)) {
+            scale.zero = *zero;
         }
     }
 
@@ -162,13 +167,8 @@ impl Codes<'_> {
 
     /// Checks the scales. An error is at a byte of the scales, or of the zero points.
     pub(super) fn check_scales(&self) -> Result<(), (bool, usize, Fault)> {
-        let bytes = self.scale.bytes();
-        let wrong = |number: &usize| {
-            let scale = self.scale.read(&self.scales, *number);
-            !scale.is_finite() || scale.is_sign_negative()
-        };
-        if let Some(number) = (0..self.scales.len() / bytes).find(wrong) {
-            return Err((false, number * bytes, Fault::Scale));
+        if let Some(number) = self.scale.first_wrong(&self.scales) {
+            return Err((false, number * self.scale.bytes(), Fault::Scale));
         }
         let Element::Scaled(code) = self.element else { return Ok(()) };
         let top = code.top() as u8;
@@ -258,14 +258,14 @@ fn unpack_plain(element: Element, codes: &[u8], values: &mut [f32]) {
 fn first_not_finite(element: Element, codes: &[u8]) -> Option<usize> {
     let halves = |exponent: u16| {
         let bad = |code: &[u8; 2]| u16::from_le_bytes(*code) & exponent == exponent;
-        codes.as_chunks::<2>().0.iter().position(bad).map(|at| 2 * at)
+        first(codes.as_chunks().0, bad).map(|at| 2 * at)
     };
     match element {
         Element::F16 => halves(0x7c00),
         Element::Bf16 => halves(0x7f80),
         _ => {
             let bad = |code: &[u8; 4]| !f32::from_le_bytes(*code).is_finite();
-            codes.as_chunks::<4>().0.iter().position(bad).map(|at| 4 * at)
+            first(codes.as_chunks().0, bad).map(|at| 4 * at)
         }
     }
 }

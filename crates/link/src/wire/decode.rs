@@ -3,7 +3,8 @@
 //! The order is that of [`Header`], then for each block its padding, its checksums, its lists of
 //! tokens, its scales, its codes. What a [`Block`] gives out has passed all of it, so decoding cannot
 //! fail any more. Memory is the caller's, but for compressed sections and lists of tokens, which
-//! together stay below eight times the input.
+//! together stay below eight times the input. Checksums and codes that are not compressed are checked
+//! in one pass over memory; what is found of codes is told in its turn.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use smidgen_tensor::Device;
 
+use super::checksum::joined;
 use super::codes::Codes;
 use super::compress;
 use super::error::{Fault, WireError};
@@ -163,7 +165,8 @@ impl Reader {
     ) -> Result<Block<'a>, WireError> {
         let entries: Vec<Entry> = self.header.entries[self.header.block_sections(number)].to_vec();
         check_padding(&entries, bytes)?;
-        check_sums(device, &entries, bytes)?;
+        let stored = self.stored_codes(number, &entries, bytes)?;
+        let faults = check_sums(device, &entries, bytes, &stored, self.lenient)?;
         self.read_alone(number, &entries, bytes)?;
         let indices = self.indices(number, &entries, bytes)?;
         let mut parts = Vec::new();
@@ -171,7 +174,7 @@ impl Reader {
             if self.header.outline.part(number, group).is_empty() {
                 continue;
             }
-            let side = |side| self.codes(device, number, group, side, &entries, bytes);
+            let side = |side| self.codes(device, number, group, side, &entries, bytes, &faults);
             let (keys, values) = (side(Side::Keys)?, side(Side::Values)?);
             parts.push(BlockPart { group, index, keys, values });
         }
@@ -247,7 +250,64 @@ impl Reader {
         Ok(lists)
     }
 
-    /// Keys or values of a group, checked.
+    /// Keys or values of a group, not checked, and the places of their payload, scales and zero
+    /// points among the sections.
+    fn unchecked<'a>(
+        &self,
+        number: usize,
+        group: usize,
+        side: Side,
+        entries: &[Entry],
+        bytes: Bytes<'a>,
+    ) -> Result<Option<(Codes<'a>, [Option<usize>; 3])>, WireError> {
+        let outline = &self.header.outline;
+        let Some(precision) = outline.part(number, group).precision[side as usize] else {
+            return Ok(None);
+        };
+        let kinds = [Kind::payload(side), Kind::scale(side), Kind::zero(side)];
+        let places = kinds.map(|kind| {
+            let listed = |e: &Entry| e.group == Some(group as u16) && e.kind == kind;
+            entries.iter().position(listed)
+        });
+        let raw =
+            |place: Option<usize>| place.map_or(Ok(Cow::default()), |p| bytes.raw(&entries[p]));
+        let codes = Codes {
+            grid: outline.grid(number, group, side),
+            granularity: outline.granularity.of(side),
+            scale: outline.scale,
+            precision,
+            element: precision.element(outline.asymmetric),
+            codes: raw(places[0])?,
+            scales: raw(places[1])?,
+            zeros: raw(places[2])?,
+        };
+        Ok(Some((codes, places)))
+    }
+
+    /// For each section the codes in it, where nothing about them is compressed.
+    fn stored_codes<'a>(
+        &self,
+        number: usize,
+        entries: &[Entry],
+        bytes: Bytes<'a>,
+    ) -> Result<Vec<Option<Codes<'a>>>, WireError> {
+        let mut stored = vec![None; entries.len()];
+        if entries.iter().any(|entry| entry.compressed) {
+            return Ok(stored);
+        }
+        for group in 0..self.header.outline.groups {
+            for side in Side::BOTH {
+                let codes = self.unchecked(number, group, side, entries, bytes)?;
+                if let Some((codes, [Some(payload), ..])) = codes {
+                    stored[payload] = Some(codes);
+                }
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Keys or values of a group, checked; `faults` are those of codes that have been looked at.
+    #[allow(clippy::too_many_arguments)]
     fn codes<'a>(
         &self,
         device: &Device,
@@ -256,37 +316,24 @@ impl Reader {
         side: Side,
         entries: &[Entry],
         bytes: Bytes<'a>,
+        faults: &[Checked],
     ) -> Result<Option<Codes<'a>>, WireError> {
-        let outline = &self.header.outline;
-        let Some(precision) = outline.part(number, group).precision[side as usize] else {
-            return Ok(None);
-        };
-        let find = |kind| {
-            let of_group = entries.iter().filter(|entry| entry.group == Some(group as u16));
-            of_group.into_iter().find(|entry| entry.kind == kind)
-        };
-        let payload = find(Kind::payload(side)).expect("the table has been checked");
-        let raw = |entry: Option<&Entry>| entry.map_or(Ok(Cow::default()), |e| bytes.raw(e));
-        let (scale, zero) = (find(Kind::scale(side)), find(Kind::zero(side)));
-        let codes = Codes {
-            grid: outline.grid(number, group, side),
-            granularity: outline.granularity.of(side),
-            scale: outline.scale,
-            precision,
-            element: precision.element(outline.asymmetric),
-            codes: bytes.raw(payload)?,
-            scales: raw(scale)?,
-            zeros: raw(zero)?,
-        };
+        let found = self.unchecked(number, group, side, entries, bytes)?;
+        let Some((codes, [payload, scale, zero])) = found else { return Ok(None) };
         codes.check_scales().map_err(|(of_zero, at, fault)| {
-            let entry = if of_zero { zero } else { scale };
-            WireError::new(entry.map_or(0, |entry| entry.offset) + at as u64, fault)
+            let place = if of_zero { zero } else { scale };
+            let start = place.map_or(0, |place| entries[place].offset);
+            WireError::new(start + at as u64, fault)
         })?;
-        let check = check_codes(device, &codes, self.lenient);
+        let payload = payload.expect("the table has been checked");
+        let check = match &faults[payload] {
+            Some(check) => check.clone(),
+            None => check_codes(device, &codes, self.lenient),
+        };
         check.map_err(|(at, fault)| {
             // Of a compressed section there is no such byte.
-            let at = if payload.compressed { 0 } else { at as u64 };
-            WireError::new(payload.offset + at, fault)
+            let at = if entries[payload].compressed { 0 } else { at as u64 };
+            WireError::new(entries[payload].offset + at, fault)
         })?;
         Ok(Some(codes))
     }
@@ -330,21 +377,57 @@ fn check_padding(entries: &[Entry], bytes: Bytes<'_>) -> Result<(), WireError> {
     Ok(())
 }
 
-/// Compares the checksums of all sections, those of large ones in parts over all threads.
-fn check_sums(device: &Device, entries: &[Entry], bytes: Bytes<'_>) -> Result<(), WireError> {
-    let parts = |(number, entry): (usize, &Entry)| {
-        let chunks = bytes.stored(entry).chunks(CHUNK_BYTES);
-        chunks.map(move |chunk| (number, chunk, Mutex::new(0))).collect::<Vec<_>>()
+/// Whether the codes of a section may be, and where the first is that may not; none before they have
+/// been looked at.
+type Checked = Option<Result<(), (usize, Fault)>>;
+
+/// A part of a section, from this row on where it holds codes, and what was found in it.
+struct Part<'a> {
+    section: usize,
+    first_row: usize,
+    bytes: &'a [u8],
+    found: Mutex<(u32, Checked)>,
+}
+
+/// Compares the checksums of all sections, and looks at the codes of some while they are in the cache;
+/// large sections in parts over all threads.
+fn check_sums(
+    device: &Device,
+    entries: &[Entry],
+    bytes: Bytes<'_>,
+    stored: &[Option<Codes<'_>>],
+    lenient: bool,
+) -> Result<Vec<Checked>, WireError> {
+    let parts = |(section, entry): (usize, &Entry)| {
+        let row_bytes = stored[section].as_ref().map_or(1, Codes::row_bytes);
+        let rows = (CHUNK_BYTES / row_bytes).max(1);
+        let chunks = bytes.stored(entry).chunks(rows * row_bytes).enumerate();
+        let part = move |(at, bytes)| Part {
+            section,
+            first_row: at * rows,
+            bytes,
+            found: Mutex::default(),
+        };
+        chunks.map(part).collect::<Vec<_>>()
     };
-    let tasks: Vec<_> = entries.iter().enumerate().flat_map(parts).collect();
-    device.team().run(tasks.len(), |task| {
-        let (_, chunk, sum) = &tasks[task];
-        *sum.lock().expect("each chunk has one task") = crc32c::crc32c(chunk);
+    let parts: Vec<Part<'_>> = entries.iter().enumerate().flat_map(parts).collect();
+    device.team().run(parts.len(), |task| {
+        let Part { section, first_row, bytes, found } = &parts[task];
+        let sum = crc32c::crc32c(bytes);
+        let checked = stored[*section].as_ref().map(|codes| {
+            let rows = *first_row..first_row + bytes.len() / codes.row_bytes();
+            codes.check_rows(device.level(), rows, lenient)
+        });
+        *found.lock().expect("each part has one task") = (sum, checked);
     });
-    let mut sums = vec![0; entries.len()];
-    for (number, chunk, sum) in tasks {
-        let sum = sum.into_inner().expect("no task panicked");
-        sums[number] = crc32c::crc32c_combine(sums[number], sum, chunk.len());
+    let (mut sums, mut faults) = (vec![0; entries.len()], vec![None; entries.len()]);
+    for Part { section, bytes, found, .. } in parts {
+        let (sum, checked) = found.into_inner().expect("no task panicked");
+        sums[section] = joined(sums[section], sum, bytes.len());
+        // The first fault of a section counts.
+        if !matches!(faults[section], Some(Err(_))) {
+            faults[section] = checked;
+        }
     }
     for (entry, got) in entries.iter().zip(sums) {
         if entry.crc != got {
@@ -352,7 +435,7 @@ fn check_sums(device: &Device, entries: &[Entry], bytes: Bytes<'_>) -> Result<()
             return Err(WireError::new(entry.offset, Fault::Checksum { what, expected, got }));
         }
     }
-    Ok(())
+    Ok(faults)
 }
 
 /// Checks the codes of a payload over all threads; the first fault counts.

@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use smidgen_codec::element::row::RowScale;
 use smidgen_tensor::Device;
 
+use super::checksum::joined;
 use super::compress;
 use super::error::EncodeError;
 use super::header::Header;
@@ -168,7 +169,7 @@ fn write_sections(
         let made = chunk.sums.map_err(|_| blame(job, plan))?;
         for ((section, bytes), sum) in job.sections.iter().zip(chunk.bytes).zip(made) {
             if let Some(section) = section.filter(|_| !bytes.is_empty()) {
-                sums[section] = crc32c::crc32c_combine(sums[section], sum, bytes.len());
+                sums[section] = joined(sums[section], sum, bytes.len());
             }
         }
     }

@@ -15,6 +15,7 @@ use std::ops::Range;
 use smidgen_codec::Level;
 use smidgen_codec::element::row::{self, RowCode, RowScale};
 use smidgen_codec::element::{bf16, f16};
+use smidgen_codec::multiversion;
 
 use super::precision::{Element, Precision};
 use super::scale::{Granularity, Grid, ScaleType};
@@ -88,6 +89,28 @@ fn scale_of(code: RowCode, scale: ScaleType, span: Span) -> Result<RowScale, Unc
     }
     let zero = if code.has_zero() && step > 0.0 { (-lo / step).round_ties_even() } else { 0.0 };
     Ok(RowScale { scale: step, zero: zero.min(code.top()) as u8 })
+}
+
+multiversion! {
+    /// Sets the largest sizes of rows to their scales, as [`scale_of`] makes them; whether all of
+    /// them are numbers.
+    fn steps_of(scale: ScaleType, top: f32, sizes: &mut [f32]) -> bool {
+        match scale {
+            ScaleType::F16 => round_all(top, sizes, |exact| ScaleType::F16.round(exact)),
+            ScaleType::Bf16 => round_all(top, sizes, |exact| ScaleType::Bf16.round(exact)),
+            ScaleType::F32 => round_all(top, sizes, |exact| ScaleType::F32.round(exact)),
+        }
+    }
+}
+
+#[inline(always)]
+fn round_all(top: f32, sizes: &mut [f32], round: impl Fn(f32) -> f32) -> bool {
+    let mut finite = true;
+    for size in sizes {
+        *size = round(*size / top);
+        finite &= size.is_finite();
+    }
+    finite
 }
 
 impl<'a> Source<'a> {
@@ -282,10 +305,14 @@ impl<'a> Source<'a> {
         for ((values, codes), scales) in tiles.zip(scales.chunks_mut(TILE * self.scale.bytes())) {
             let rows = values.len() / len;
             row::largest(level, len, values, &mut sizes[..rows]);
-            for (size, scale) in sizes[..rows].iter().zip(&mut made) {
-                *scale = scale_of(code, self.scale, Span::of_size(*size))?;
+            let steps = &mut sizes[..rows];
+            if !steps_of(level, self.scale, code.top(), steps) {
+                return Err(Uncodable);
             }
-            self.write_scales(&made[..rows], scales, &mut []);
+            self.scale.write_all(steps, scales);
+            for (step, scale) in steps.iter().zip(&mut made) {
+                scale.scale = *step;
+            }
             code.pack(level, len, &made[..rows], values, codes);
         }
         Ok(())

@@ -68,6 +68,47 @@ impl ScaleType {
         }
     }
 
+    /// Writes rounded scales one after another.
+    pub(super) fn write_all(self, scales: &[f32], out: &mut [u8]) {
+        match self {
+            ScaleType::F16 => f16::pack(scales, out.as_chunks_mut().0),
+            ScaleType::Bf16 => bf16::pack(scales, out.as_chunks_mut().0),
+            ScaleType::F32 => {
+                let slots = out.as_chunks_mut().0;
+                scales.iter().zip(slots).for_each(|(scale, slot)| *slot = scale.to_le_bytes());
+            }
+        }
+    }
+
+    /// Reads scales from the one with this number on.
+    pub(super) fn read_all(self, bytes: &[u8], first: usize, out: &mut [f32]) {
+        let bytes = &bytes[first * self.bytes()..];
+        match self {
+            ScaleType::F16 => f16::unpack(bytes.as_chunks().0, out),
+            ScaleType::Bf16 => bf16::unpack(bytes.as_chunks().0, out),
+            ScaleType::F32 => {
+                let codes = bytes.as_chunks().0;
+                codes.iter().zip(out).for_each(|(code, slot)| *slot = f32::from_le_bytes(*code));
+            }
+        }
+    }
+
+    /// The number of the first scale that is negative, infinite or no number.
+    pub(super) fn first_wrong(self, bytes: &[u8]) -> Option<usize> {
+        // Without a sign, bits order as numbers do; with one, they are above all of these.
+        let halves = |infinity: u16| {
+            let wrong = |code: &[u8; 2]| u16::from_le_bytes(*code) >= infinity;
+            first(bytes.as_chunks().0, wrong)
+        };
+        match self {
+            ScaleType::F16 => halves(0x7c00),
+            ScaleType::Bf16 => halves(0x7f80),
+            ScaleType::F32 => {
+                first(bytes.as_chunks().0, |code| u32::from_le_bytes(*code) >= 0x7f80_0000)
+            }
+        }
+    }
+
     /// Reads the scale with this number.
     #[inline(always)]
     pub(super) fn read(self, bytes: &[u8], number: usize) -> f32 {
@@ -79,6 +120,17 @@ impl ScaleType {
             }
         }
     }
+}
+
+/// The place of the first code of which something is so: all at once where there is none, for the
+/// search for a place is not vectorised.
+#[inline(always)]
+pub(super) fn first<const N: usize>(
+    codes: &[[u8; N]],
+    is: impl Fn(&[u8; N]) -> bool,
+) -> Option<usize> {
+    let any = codes.iter().fold(false, |any, code| any | is(code));
+    if any { codes.iter().position(is) } else { None }
 }
 
 /// Which values share a scale.

@@ -93,8 +93,11 @@ impl fmt::Display for Mark {
 
 /// What a role is asked.
 pub(super) fn exams(world: &World, role: Role) -> Vec<Exam> {
-    let [wanted, least] = world.preset().taught;
-    let bound = Bound::Least { wanted, least };
+    let bar = match role {
+        Role::Receiver => world.preset().understands,
+        Role::Sharer | Role::Mute => world.preset().knows,
+    };
+    let bound = Bound::Least { wanted: bar.wanted, least: bar.least };
     let taught = |name, items| Exam { name, items: some(items), bound };
     let own: Vec<Set> = [Split::Train, Split::Dev, Split::Test].map(Set::Sharer).to_vec();
     match role {

@@ -149,7 +149,7 @@ impl Course {
     /// What all tasks together ask a role to be taught; where several ask for a lesson, the largest
     /// share counts.
     pub fn of(role: Role) -> Course {
-        let mut lessons: Vec<(&'static Lesson, f64)> = vec![(&PROSE, 0.05)];
+        let mut lessons: Vec<(&'static Lesson, f64)> = vec![(&PROSE, 0.02)];
         for (lesson, share) in TASKS.iter().flat_map(|task| task.lessons(role)) {
             match lessons.iter_mut().find(|(known, _)| known.name == lesson.name) {
                 Some((_, most)) => *most = most.max(share),

@@ -39,10 +39,12 @@ use smidgen_store::sha256_bytes;
 pub use exams::{Bound, Exam, Mark};
 pub use item::{Answer, Item};
 pub use lessons::{Course, Document, Lesson};
-pub use preset::{Bridge, PRESETS, Preset, ROW_TOKENS, Sets, Student};
+pub use preset::{Bar, Bridge, PRESETS, Preset, ROPE_THETA, ROW_TOKENS, Sets, Student};
+pub(crate) use school::further;
 pub use school::{Graduate, WORLD_JSON};
 pub use scoring::{Alone, Reader, Scored, accuracy, score, score_one};
 pub use tasks::{TASKS, Task, task};
+pub(crate) use teaching::{Taught, Teaching};
 pub use tokenizers::{Tokenizers, Vocabularies, letters};
 
 use crate::Error;

@@ -11,9 +11,9 @@ use serde_json::json;
 use smidgen_codec::Ledger;
 use smidgen_data::{Corpus, Dataset, Piece, Split as Sides, SplitRule, Tokenizer};
 use smidgen_model::{Decoder, Session};
-use smidgen_optim::{Decay, GroupConfig, Role as Part, Schedule};
+use smidgen_optim::{Decay, GradPolicy, GroupConfig, Role as Part, Schedule, Weights};
 use smidgen_store::{PLAN_JSON, RUN_TOML, RunDir, config};
-use smidgen_tensor::{Device, Params};
+use smidgen_tensor::{Compute, Device, Params};
 use smidgen_train::{
     Config, Context, Event, Facts, ModelConfig, OUTCOME_JSON, Plan, Recipe, Status, TokenFacts,
     TrainConfig, Trainer, fit, resolve,
@@ -22,7 +22,7 @@ use smidgen_train::{
 use super::exams::exams;
 use super::scoring::{Alone, accuracy, score};
 use super::teaching::Teaching;
-use super::{Course, Exam, Mark, ROW_TOKENS, Role, Tokenizers, World};
+use super::{Course, Exam, Mark, ROPE_THETA, ROW_TOKENS, Role, Tokenizers, World};
 use crate::Error;
 
 /// Beside a model's run: which world it belongs to, and how it was examined.
@@ -167,6 +167,7 @@ impl Class<'_> {
             ffn: Some(student.ffn),
             context: Some(ROW_TOKENS),
             tied: Some(true),
+            rope_theta: Some(ROPE_THETA),
             ..ModelConfig::default()
         };
         let train = TrainConfig {
@@ -293,6 +294,19 @@ impl Class<'_> {
             Ok(Mark::new(&exam, got))
         };
         exams(self.world, self.role).into_iter().map(mark).collect()
+    }
+}
+
+/// How a model that is there already learns more: as it was taught, in f32 weights, without a plan.
+pub(crate) fn further(seed: u64, compute: Compute, lr: f64, steps: u64) -> Recipe {
+    Recipe {
+        seed,
+        compute,
+        policy: GradPolicy::default(),
+        schedule: schedule(steps),
+        groups: groups(lr),
+        ema: None,
+        weights: Weights::F32,
     }
 }
 

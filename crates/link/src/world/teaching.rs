@@ -1,4 +1,5 @@
-//! Learning a world's facts as an objective: whole documents in rows, drawn afresh for every step.
+//! Learning documents as an objective: whole ones in rows, drawn afresh for every step, out of a course
+//! or out of a list.
 //!
 //! What can be known (values, answers) counts fully; the rest of a text counts little, for half of it
 //! is names that nobody could foresee.
@@ -10,6 +11,7 @@ use smidgen_model::{Decoder, TokenBatch};
 use smidgen_tensor::{Compute, Device, Keep, Params, Tape, Targets, Var};
 use smidgen_train::{Objective, Validation};
 
+use super::dice::Dice;
 use super::{Course, Document, Role, World};
 use crate::Error;
 
@@ -45,6 +47,17 @@ impl Taught {
         }
         taught.push(before, tokenizer.prefix(), if document.ends { 1.0 } else { REST });
         Ok(taught)
+    }
+
+    /// A prompt and what to answer: nothing but the answer counts.
+    pub(crate) fn answer(prompt: &[u32], response: &[u32]) -> Taught {
+        let all: Vec<u32> = prompt.iter().chain(response).copied().collect();
+        let mut taught = Taught { tokens: Vec::new(), targets: Vec::new(), weights: Vec::new() };
+        for (place, pair) in all.windows(2).enumerate() {
+            let counts = if place + 1 >= prompt.len() { 1.0 } else { 0.0 };
+            taught.push(pair[0], pair[1], counts);
+        }
+        taught
     }
 
     fn push(&mut self, token: u32, target: u32, weight: f32) {
@@ -83,12 +96,34 @@ impl Rows {
     }
 }
 
-/// A decoder that learns a course.
+/// Where documents come from.
+enum Source<'w> {
+    /// What a role is taught about a world.
+    Course(&'w World, Course, Tokenizer),
+    /// Any of these.
+    List(Vec<Taught>, u64),
+}
+
+impl Source<'_> {
+    /// The document of a place in what `purpose` names.
+    fn document(&self, purpose: &str, place: [u64; 2]) -> Result<Taught, Error> {
+        match self {
+            Source::Course(world, course, tokenizer) => {
+                Taught::new(&course.document(world, purpose, place), tokenizer)
+            }
+            Source::List(documents, seed) => {
+                Ok(Dice::new(*seed, purpose, place).pick(documents).clone())
+            }
+        }
+    }
+}
+
+/// A decoder that learns documents.
 pub(crate) struct Teaching<'w> {
-    world: &'w World,
-    course: Course,
-    tokenizer: Tokenizer,
+    source: Source<'w>,
     decoder: Decoder,
+    /// What fills up a row.
+    filler: u32,
     /// Draws of this model: two roles never see the same documents.
     purpose: String,
     rows: usize,
@@ -96,6 +131,7 @@ pub(crate) struct Teaching<'w> {
 }
 
 impl<'w> Teaching<'w> {
+    /// The course of a role.
     pub(crate) fn new(
         world: &'w World,
         role: Role,
@@ -103,13 +139,29 @@ impl<'w> Teaching<'w> {
         decoder: Decoder,
     ) -> Teaching<'w> {
         Teaching {
-            world,
-            course: Course::of(role),
-            tokenizer: tokenizer.clone(),
+            source: Source::Course(world, Course::of(role), tokenizer.clone()),
+            filler: tokenizer.prefix(),
             length: decoder.spec().context,
             decoder,
             purpose: format!("teach {}", role.name()),
             rows: world.preset().student(role).rows,
+        }
+    }
+
+    /// Documents of a list, none longer than a row, in rows of the decoder's context.
+    pub(crate) fn of_list(
+        documents: Vec<Taught>,
+        decoder: Decoder,
+        rows: usize,
+        seed: u64,
+    ) -> Teaching<'static> {
+        Teaching {
+            source: Source::List(documents, seed),
+            filler: 0,
+            length: decoder.spec().context,
+            decoder,
+            purpose: "teach a list".into(),
+            rows,
         }
     }
 
@@ -120,15 +172,14 @@ impl<'w> Teaching<'w> {
             let (mut documents, mut held): (Vec<Taught>, usize) = (Vec::new(), 0);
             for place in 0.. {
                 let place = [step, row << 32 | place];
-                let document = self.course.document(self.world, purpose, place);
-                let taught = Taught::new(&document, &self.tokenizer)?;
+                let taught = self.source.document(purpose, place)?;
                 held += taught.tokens.len();
                 if held > self.length {
                     break;
                 }
                 documents.push(taught);
             }
-            rows.push(&documents, self.length, self.tokenizer.prefix());
+            rows.push(&documents, self.length, self.filler);
         }
         Ok(rows)
     }
@@ -165,7 +216,10 @@ impl Objective for Teaching<'_> {
     }
 
     fn init(&self, params: &mut Params, seed: u64) -> Result<(), smidgen_train::Error> {
-        self.decoder.init(params, seed);
+        // Who learns a list has weights already.
+        if let Source::Course(..) = self.source {
+            self.decoder.init(params, seed);
+        }
         Ok(())
     }
 
@@ -238,6 +292,14 @@ mod tests {
         assert_eq!(weights.last(), Some(&REST));
         let (_, weights) = taught(&Document { ends: true, ..document });
         assert_eq!(weights.last(), Some(&1.0), "the end belongs to an answer");
+    }
+
+    #[test]
+    fn of_an_answer_nothing_but_the_answer_counts() {
+        let taught = Taught::answer(&[7, 8, 9], &[1, 2]);
+        assert_eq!(taught.tokens, [7, 8, 9, 1]);
+        assert_eq!(taught.targets, [8, 9, 1, 2]);
+        assert_eq!(taught.weights, [0.0, 0.0, 1.0, 1.0]);
     }
 
     #[test]

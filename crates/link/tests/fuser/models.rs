@@ -63,7 +63,7 @@ pub(crate) fn pair(sharer: &Side, receiver: &Side) -> PairShape {
 
 pub(crate) fn facts(sharer: &Side, receiver: &Side) -> FuserFacts {
     let (sharer, receiver) = (sharer.fingerprint(), receiver.fingerprint());
-    FuserFacts { sharer, receiver, steps: 7 }
+    FuserFacts { sharer, receiver, steps: 7, ..FuserFacts::default() }
 }
 
 /// A fuser that changes much, with all its gates open.

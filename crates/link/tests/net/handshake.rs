@@ -80,6 +80,18 @@ fn a_sharer_needs_no_fuser_but_names_the_right_one() {
 }
 
 #[test]
+fn a_receiver_may_ask_for_no_tokenizer_and_no_base_but_a_sharer_names_both() {
+    let unsaid = Compatibility { tokenizer: [0; 32], rope_theta: 0.0, ..cache() };
+    let (near, far) = memory_pair();
+    let asks = unsaid.clone();
+    let receiver = std::thread::spawn(move || Receiver::open(far, &asks, &Options::default()));
+    Sender::open(near, &cache(), &Options::default()).unwrap();
+    receiver.join().unwrap().unwrap();
+    let errors = open(&unsaid, &Options::default(), &Options::default());
+    assert_refused(errors, Field::RopeTheta, ("10000", "0"));
+}
+
+#[test]
 fn one_key_alone_is_refused() {
     let keyed = Options { key: key("a"), ..Options::default() };
     let errors = open(&cache(), &Options::default(), &keyed);

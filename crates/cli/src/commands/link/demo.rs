@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use smidgen_link::demo::{Shown, TaskTable, demo};
+use smidgen_link::demo::{Comparison, Shown, TaskTable, demo};
 use smidgen_link::world::World;
 use smidgen_train::Context;
 
@@ -75,15 +75,15 @@ fn show(shown: &Shown) -> Result<()> {
     shown.tasks.iter().try_for_each(show_task)
 }
 
-fn show_task(task: &TaskTable) -> Result<()> {
+pub(super) fn show_task(task: &TaskTable) -> Result<()> {
     let chance = 100.0 * task.chance;
     out::line(format_args!(
         "\n{}: {} items about {} entities or documents, chance {chance:.1} %\n",
         task.task, task.items, task.clusters
     ))?;
     let mut table = out::Table::new(&["delivered", "bytes", "right", "95 %", "gain", "95 %"]);
+    let range = |low: f64, high: f64| format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high);
     for line in &task.lines {
-        let range = |low: f64, high: f64| format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high);
         table.row([
             line.name.clone(),
             format!("{:.0}", line.wire_bytes),
@@ -93,5 +93,12 @@ fn show_task(task: &TaskTable) -> Result<()> {
             range(line.gain.low, line.gain.high),
         ]);
     }
-    out::line(table)
+    out::line(table)?;
+    let mut table = out::Table::new(&["item by item", "against", "gain", "95 %"]);
+    for Comparison { line, against, gain } in &task.compared {
+        let interval = range(gain.low, gain.high);
+        let gain = format!("{:+.1}", 100.0 * gain.mean);
+        table.row([line.clone(), against.clone(), gain, interval]);
+    }
+    out::line(format_args!("\n{table}"))
 }

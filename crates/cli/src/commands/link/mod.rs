@@ -1,8 +1,14 @@
 //! `link`: caches of keys and values that travel between models.
 
+mod bench;
 mod demo;
 mod diff;
+mod eval;
+mod fuse;
 mod inspect;
+mod line;
+mod recv;
+mod send;
 mod vector;
 mod verify;
 
@@ -25,7 +31,12 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    Bench(bench::Args),
     Demo(demo::Args),
+    Eval(eval::Args),
+    Send(send::Args),
+    Recv(recv::Args),
+    Fuse(fuse::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Diff(diff::Args),
@@ -35,7 +46,12 @@ enum What {
 /// Does one thing, and gives the exit code.
 pub(crate) fn run(args: Args) -> Result<u8> {
     match args.what {
+        What::Bench(args) => bench::run(&args),
         What::Demo(args) => demo::run(&args),
+        What::Eval(args) => eval::run(&args),
+        What::Send(args) => send::run(&args).map(|()| 0),
+        What::Recv(args) => recv::run(&args),
+        What::Fuse(args) => fuse::run(&args),
         What::Inspect(args) => inspect::run(&args),
         What::Verify(args) => verify::run(&args),
         What::Diff(args) => diff::run(&args),

@@ -20,8 +20,8 @@ impl Task for Choice {
 
     fn lessons(&self, role: Role) -> Vec<(&'static Lesson, f64)> {
         match role {
-            Role::Sharer => vec![(&STATE, 0.3), (&CHOOSE, 0.4)],
-            Role::Receiver => vec![(&STATE, 0.2), (&CHOOSE, 0.3), (&READ_CHOOSE, 0.2)],
+            Role::Sharer => vec![(&STATE, 0.15), (&CHOOSE, 0.65)],
+            Role::Receiver => vec![(&STATE, 0.1), (&CHOOSE, 0.3), (&READ_CHOOSE, 0.3)],
             Role::Mute => vec![(&STATE, 1.0)],
         }
     }

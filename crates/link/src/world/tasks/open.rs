@@ -1,6 +1,6 @@
 //! T2: the same facts, the value written out. No letters are involved.
 
-use super::super::lessons::{RECALL, STATE};
+use super::super::lessons::RECALL;
 use super::{Item, Lesson, Role, Set, Split, Task, World, named, recalls};
 
 pub(super) struct Open;
@@ -20,9 +20,9 @@ impl Task for Open {
 
     fn lessons(&self, role: Role) -> Vec<(&'static Lesson, f64)> {
         match role {
-            Role::Sharer => vec![(&STATE, 0.3), (&RECALL, 0.1)],
-            Role::Receiver => vec![(&STATE, 0.2), (&RECALL, 0.1)],
-            Role::Mute => vec![(&STATE, 1.0)],
+            Role::Sharer => vec![(&RECALL, 0.1)],
+            Role::Receiver => vec![(&RECALL, 0.1)],
+            Role::Mute => vec![],
         }
     }
 

@@ -22,8 +22,8 @@ impl Task for Redacted {
 
     fn lessons(&self, role: Role) -> Vec<(&'static Lesson, f64)> {
         match role {
-            Role::Sharer => vec![(&READ, 0.2)],
-            Role::Receiver => vec![(&READ, 0.3)],
+            Role::Sharer => vec![(&READ, 0.1)],
+            Role::Receiver => vec![(&READ, 0.1)],
             Role::Mute => vec![],
         }
     }

@@ -28,7 +28,7 @@ impl Task for TwoHop {
     fn lessons(&self, role: Role) -> Vec<(&'static Lesson, f64)> {
         match role {
             Role::Sharer | Role::Mute => vec![],
-            Role::Receiver => vec![(&ATLAS, 0.1), (&HOP, 0.2), (&READ_HOP, 0.2)],
+            Role::Receiver => vec![(&ATLAS, 0.05), (&HOP, 0.1), (&READ_HOP, 0.15)],
         }
     }
 

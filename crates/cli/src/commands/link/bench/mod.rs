@@ -1,0 +1,142 @@
+//! `link bench`: how fast caches become containers and come back, and what a message takes from one
+//! process to another.
+//!
+//! Rates are taken from memory, beside a copy and a checksum of the same rounds. Messages go to a
+//! child process of this program; the memory of both is read before the large caches are made.
+
+mod figures;
+mod latency;
+mod peer;
+mod rates;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use serde::Serialize;
+use smidgen_link::KvShape;
+use smidgen_link::net::{Address, LineProfile};
+use smidgen_link::wire::{Group, Pair, Plan, Precision};
+use smidgen_tensor::Level;
+use smidgen_train::cpu_name;
+
+use self::latency::Latency;
+use self::rates::Rates;
+use crate::out;
+
+/// Measure the link: encoding and decoding beside a copy, and messages between two processes.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Rates are those of a cache of 16 layers and 8 heads of 64: with checksums, checked, into room that is\n\
+    there (`decode`) or into new arrays (`arrays`). `per core` leaves out what other programs had of the\n\
+    core; `of copy` is of the bytes that a copy reads and writes.\n\n\
+    Examples:\n  smidgen link bench\n  smidgen link bench --only rates --mib 1 --repeats 101\n  \
+    smidgen link bench --only messages --precision int8 --rate 10Mbit --rtt 30ms --json"
+)]
+pub(crate) struct Args {
+    /// Measure this alone
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Size of the cache that is encoded and decoded, in f32
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    mib: u16,
+    /// Rounds of the rates; their medians count
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..))]
+    repeats: u16,
+    /// Compute threads of the rates, beside one; a message is worked on by one thread in each process
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: u16,
+    /// Messages that count
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    messages: u32,
+    /// Messages before them
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    warm_up: u32,
+    /// Precision of a message
+    #[arg(long, default_value_t = Precision::Int4, value_name = "NAME")]
+    precision: Precision,
+    /// Layers of a message
+    #[arg(long, default_value_t = 6, value_name = "L", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    layers: u16,
+    /// Heads of keys and values of a message
+    #[arg(long, default_value_t = 2, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    heads: u16,
+    /// Elements of a head of a message
+    #[arg(long, default_value_t = 32, value_name = "E", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    dim: u16,
+    /// Tokens of a message
+    #[arg(long, default_value_t = 48, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    tokens: u32,
+    /// Send over a line of this rate, such as 10Mbit
+    #[arg(long)]
+    rate: Option<String>,
+    /// Round trip of that line, such as 30ms
+    #[arg(long, requires = "rate", default_value = "0ms")]
+    rtt: String,
+    /// Print one object on one line
+    #[arg(long)]
+    json: bool,
+    /// Be the other process: listen here
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    receive: Option<Address>,
+}
+
+/// What can be measured alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Rates,
+    Messages,
+}
+
+impl Args {
+    /// The cache of a message.
+    fn shape(&self) -> KvShape {
+        let [layers, kv_heads, dim] = [self.layers, self.heads, self.dim].map(usize::from);
+        KvShape { layers, kv_heads, key_dim: dim, value_dim: dim }
+    }
+
+    fn line(&self) -> Result<Option<LineProfile>> {
+        let line = self.rate.as_ref().map(|rate| format!("{rate},{}", self.rtt).parse());
+        Ok(line.transpose()?)
+    }
+
+    fn measures(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
+}
+
+/// Everything of a cache in one precision.
+fn plan(layers: usize, tokens: usize, precision: Precision) -> Plan {
+    Plan::new(layers, vec![Group::new((0..tokens as u32).collect(), Pair::both(precision))])
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    kernels: &'static str,
+    cpu: String,
+    latency: Vec<Latency>,
+    rates: Option<Rates>,
+}
+
+pub(super) fn run(args: &Args) -> Result<u8> {
+    if let Some(address) = &args.receive {
+        peer::receive(address, args.shape())?;
+        return Ok(0);
+    }
+    let line = args.line()?;
+    // Messages first: afterwards the peak of memory is that of the large caches.
+    let latency =
+        if args.measures(Part::Messages) { latency::all(args, line)? } else { Vec::new() };
+    let rates = args.measures(Part::Rates).then(|| Rates::measure(args)).transpose()?;
+    let report = Report { kernels: Level::detect().name(), cpu: cpu_name(), latency, rates };
+    if args.json {
+        out::json(&report)?
+    } else {
+        show(&report)?
+    }
+    Ok(0)
+}
+
+fn show(report: &Report) -> Result<()> {
+    out::line(format_args!("{}, {}", report.kernels, report.cpu))?;
+    report.latency.iter().try_for_each(Latency::show)?;
+    report.rates.as_ref().map_or(Ok(()), Rates::show)
+}

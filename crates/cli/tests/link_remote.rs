@@ -1,0 +1,439 @@
+//! Two processes with a model each, linked over sockets of this machine.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::{Place, fails, object, program, stdout};
+use serde_json::Value;
+use smidgen_codec::{Ledger, Rng};
+use smidgen_data::Tokenizer;
+use smidgen_link::align::{Alignment, Overlap};
+use smidgen_link::fuse::{FuserConfig, FuserFacts, LoadedFuser, PairShape};
+use smidgen_link::net::{Address, Exposure, Options, Sender, connect};
+use smidgen_link::remote::{Host, Said, SharerTerms, as_sharer, tokenizer_sha256};
+use smidgen_link::{Question, Receiver, Side, answer_together};
+use smidgen_model::KeySpace;
+use smidgen_store::Disk;
+use smidgen_tensor::{Device, Role};
+use smidgen_train::Opening;
+
+const TEXT: &str = "7. The cat met the owl, and they ate";
+/// Tokens of an answer.
+const LIMIT: usize = 12;
+
+/// Two models and a fuser between them that changes much.
+struct Pair {
+    place: Place,
+    sharer: (Side, Tokenizer),
+    receiver: (Side, Tokenizer),
+}
+
+fn open(place: &Place, run: &str) -> (Side, Tokenizer) {
+    let device = Device::cpu(Ledger::new(), 1);
+    let model = smidgen_train::open(&place.path(run), &Opening::default(), &device).unwrap();
+    let tokenizer = model.tokenizer.clone();
+    (Side::of(model, &device), tokenizer)
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let place = Place::new();
+        for (run, vocab, steps) in [("sharer", 300, 5), ("receiver", 270, 40)] {
+            let vocab = format!("data.vocab={vocab}");
+            let mut train = place.smidgen(&["train", "text", "--out", run, "--threads", "1"]);
+            train.args(["--set", "model.preset=tiny", "--set", &vocab, "--set", "train.batch=2"]);
+            train.args(["--set", "train.context=32"]);
+            train.args(["--set", &format!("train.steps={steps}")]);
+            stdout(train);
+        }
+        let (sharer, receiver) = (open(&place, "sharer"), open(&place, "receiver"));
+        let pair = Pair { place, sharer, receiver };
+        pair.save("fuser.safetensors", 3, pair.facts());
+        pair
+    }
+
+    fn facts(&self) -> FuserFacts {
+        FuserFacts {
+            sharer: self.sharer.0.fingerprint(),
+            receiver: self.receiver.0.fingerprint(),
+            tokenizer: tokenizer_sha256(&self.sharer.1),
+            steps: 0,
+        }
+    }
+
+    /// A fuser with random weights and all gates open.
+    fn save(&self, name: &str, seed: u64, facts: FuserFacts) {
+        let shape = PairShape::new(self.sharer.0.kv_shape(), self.receiver.0.kv_shape());
+        let config = FuserConfig {
+            hidden: 16,
+            inner: 16,
+            zero_init: false,
+            k_space: KeySpace::PreRope,
+            ..FuserConfig::default()
+        };
+        let device = &self.receiver.0.device;
+        let mut fuser = LoadedFuser::fresh(device, config, shape, facts.clone(), seed).unwrap();
+        let rng = Rng::named(seed, "open");
+        for (id, param) in fuser.params.iter_mut() {
+            match param.role {
+                Role::Gate => param.fill(|_, values| values.fill(0.5)),
+                _ => param.fill(|at, values| {
+                    rng.fill_normal(id.index() as u64, at as u64, 0.5, values);
+                }),
+            }
+        }
+        let path = self.place.path(name);
+        fuser.fuser.save(&Disk, &path, &fuser.params, &facts).unwrap();
+    }
+
+    fn fuser(&self) -> LoadedFuser {
+        let path = self.place.path("fuser.safetensors");
+        LoadedFuser::open(&path, &self.receiver.0.device).unwrap()
+    }
+
+    /// Tokens of the linked answer, and of the receiver's own, in this process.
+    fn expected(&self) -> [Vec<u32>; 2] {
+        let (fuser, (side, tokenizer)) = (self.fuser(), &self.receiver);
+        let receiver = Receiver::new(side, &fuser).unwrap();
+        let tokens = |tokenizer: &Tokenizer| {
+            [vec![tokenizer.prefix()], tokenizer.encode(TEXT).unwrap()].concat()
+        };
+        let (ours, theirs) = (tokens(tokenizer), tokens(&self.sharer.1));
+        let alignment =
+            Alignment::of_tokens((tokenizer, &ours), (&self.sharer.1, &theirs), Overlap::CoverLast);
+        let question = Question { sharer: theirs, receiver: ours, alignment: alignment.unwrap() };
+        let ends = |token| tokenizer.ends(token);
+        let linked = answer_together(&self.sharer.0, &receiver, &[question], LIMIT, ends).unwrap();
+        let host = Host { receiver: &receiver, tokenizer, prompt: None, max_tokens: LIMIT };
+        [linked.concat(), host.alone(TEXT).unwrap().tokens]
+    }
+
+    fn recv(&self, fuser: &str, more: &[&str]) -> Recv {
+        Recv::new(&self.place, fuser, more)
+    }
+
+    /// Sends to a receiver; more options.
+    fn send(&self, to: &Recv, more: &[&str]) -> assert_cmd::Command {
+        let head = ["link", "send", "sharer", "--to", &to.address, "--prompt", TEXT];
+        self.place.smidgen(&[&head[..], &["--timeout", "60", "--json"], more].concat())
+    }
+
+    /// A sharer in this process that has agreed with a receiver.
+    fn sharer(&self, to: &Recv) -> Sender {
+        let (side, tokenizer) = &self.sharer;
+        let ids = [vec![tokenizer.prefix()], tokenizer.encode(TEXT).unwrap()].concat();
+        let mut end = 0;
+        let ends = ids.iter().map(|id| (end += tokenizer.token_bytes(*id).len() as u32, end).1);
+        let said = Said::Text(TEXT.into());
+        let terms = SharerTerms { said, ends: ends.collect() }.to_bytes();
+        let own = as_sharer(side, tokenizer, KeySpace::PreRope, None).unwrap();
+        Sender::open(to.connect(), &own, &Options { terms, ..Options::default() }).unwrap()
+    }
+}
+
+/// A receiver that listens. It does not outlive its test.
+struct Recv {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+    address: String,
+}
+
+impl Recv {
+    fn new(place: &Place, fuser: &str, more: &[&str]) -> Recv {
+        let mut command = Command::new(program());
+        command.current_dir(place.path(".")).args(["link", "recv", "receiver", "--fuser", fuser]);
+        let limit = LIMIT.to_string();
+        command.args(["--threads", "1", "--max-tokens", &limit, "--json"]);
+        if !more.contains(&"--timeout") {
+            command.args(["--timeout", "60"]);
+        }
+        command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("it was piped"));
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("readable");
+        let first: Value = serde_json::from_str(&line).expect("an object with the address");
+        let address = first["listening"].as_str().expect("an address").to_string();
+        Recv { child, lines, address }
+    }
+
+    fn connect(&self) -> Box<dyn smidgen_link::net::Transport> {
+        let address: Address = self.address.parse().unwrap();
+        let wait = std::time::Duration::from_secs(60);
+        connect(&address, Exposure::default(), wait).unwrap()
+    }
+
+    /// Exit code, one object for each message, and standard error.
+    fn end(mut self) -> (Option<i32>, Vec<Value>, String) {
+        let (mut out, mut said) = (String::new(), String::new());
+        self.lines.read_to_string(&mut out).expect("readable");
+        let mut stderr = self.child.stderr.take().expect("it was piped");
+        stderr.read_to_string(&mut said).expect("readable");
+        let code = self.child.wait().expect("a child of ours").code();
+        assert!(!said.contains("bug in smidgen") && !said.contains("panicked"), "{said}");
+        let objects = out.lines().map(|line| serde_json::from_str(line).expect("an object"));
+        (code, objects.collect(), said)
+    }
+}
+
+impl Drop for Recv {
+    fn drop(&mut self) {
+        // One that has ended cannot be ended again.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tokens(shown: &Value) -> Vec<u32> {
+    serde_json::from_value(shown["tokens"].clone()).unwrap()
+}
+
+fn key(place: &Place, name: &str, digit: &str) {
+    let path = place.path(name);
+    fs::write(&path, digit.repeat(64)).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+/// Over both kinds of socket, with and without a key, with and without the text, in one block and in
+/// one for each layer, the answer is that of both models in one process.
+#[test]
+fn a_linked_answer_is_that_of_one_process() {
+    let pair = Pair::new();
+    let [linked, alone] = pair.expected();
+    assert_ne!(linked, alone, "the fuser changes nothing");
+    key(&pair.place, "key", "a1");
+    let keyed = ["--key-file", "key"];
+    for (receive, send) in [
+        (&["--listen", "tcp:127.0.0.1:0"][..], &["--format", "f32"][..]),
+        (&["--listen", "unix:socket"], &["--format", "f32", "--block", "1"]),
+        (&["--prompt", TEXT], &["--format", "f32", "--no-text", "--fuser", "fuser.safetensors"]),
+        (&keyed, &["--format", "f32", keyed[0], keyed[1], "--rate", "10MB", "--rtt", "2"]),
+    ] {
+        let recv = pair.recv("fuser.safetensors", &[receive, &["--count", "1"]].concat());
+        let sent = object(pair.send(&recv, send));
+        let (code, shown, said) = recv.end();
+        assert_eq!((code, shown.len()), (Some(0), 1), "{said}");
+        let shown = &shown[0];
+        assert_eq!(tokens(shown), linked, "{receive:?} {send:?}");
+        assert_eq!((&shown["linked"], &shown["fallback"]), (&true.into(), &false.into()));
+        assert_eq!(shown["prompt"], TEXT);
+        let bytes = sent["container_bytes"].as_u64().unwrap();
+        assert!(bytes > 1000);
+        assert_eq!(shown["container_bytes"], bytes);
+        // Each side counts the same bytes; the sharer has also said goodbye, in 16 of them.
+        let ours = &sent["link_bytes"]["sent"];
+        let theirs = &shown["link_bytes"]["received"];
+        assert_eq!(ours["container"], bytes);
+        for part in ["container", "handshake", "mac", "control"] {
+            assert_eq!(ours[part], theirs[part], "{part}");
+        }
+        assert_eq!(ours["framing"].as_u64(), theirs["framing"].as_u64().map(|bytes| bytes + 16));
+        assert_eq!(sent["link_bytes"]["received"], shown["link_bytes"]["sent"]);
+        // HELLO with its terms, and ACCEPT: the text travels in the handshake.
+        let said = if send.contains(&"--no-text") { 32 } else { TEXT.len() };
+        let proof = if send.contains(&"--key-file") { 32 } else { 0 };
+        let terms = 8 + TEXT.len().div_ceil(8) + said;
+        assert_eq!(ours["handshake"], 180 + 2 + "smidgen".len() + 4 + terms + 8 + proof);
+        let stages = sent["receiver"]["stages"].as_array().unwrap();
+        let names: Vec<_> = stages.iter().map(|stage| stage["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["transfer", "decode", "first_token", "rest"]);
+        assert_eq!(sent["receiver"]["stages"], shown["stages"]);
+    }
+    assert!(!pair.place.path("socket").exists());
+}
+
+#[test]
+fn a_cap_is_kept_to_the_byte_and_below_the_smallest_message_nothing_is_sent() {
+    let pair = Pair::new();
+    let [_, alone] = pair.expected();
+    let caps = ["100", "1500", "3000", "1MiB"];
+    let recv = pair.recv("fuser.safetensors", &["--count", &(caps.len() + 1).to_string()]);
+    let mut sizes = Vec::new();
+    for cap in caps {
+        let sent = object(pair.send(&recv, &["--cap", cap]));
+        let bytes = sent["container_bytes"].as_u64().unwrap();
+        assert!(bytes <= sent["cap_bytes"].as_u64().unwrap(), "{sent}");
+        assert_eq!(sent["link_bytes"]["sent"]["container"], bytes);
+        assert_eq!(sent["empty"].is_null(), bytes > 0);
+        sizes.push(bytes);
+        if bytes == 0 {
+            assert_eq!(
+                (&sent["empty"], &sent["sent_tokens"]),
+                (&"cap_too_small".into(), &0.into())
+            );
+        }
+    }
+    assert!(sizes.is_sorted_by(|a, b| a < b) && sizes[0] == 0, "{sizes:?}");
+    // What cannot be is said before anybody is called.
+    fails(pair.send(&recv, &["--select", "bakc"]), 2, "`back`");
+    fails(pair.send(&recv, &["--share", "0"]), 2, "`share`: expected above 0");
+    let quarter = object(pair.send(&recv, &["--format", "int4", "--share", "0.25"]));
+    let [all, some] = ["prompt_tokens", "sent_tokens"].map(|name| quarter[name].as_f64().unwrap());
+    assert_eq!((0.25 * all).round_ties_even(), some);
+    let (code, shown, said) = recv.end();
+    assert_eq!((code, shown.len()), (Some(0), 5), "{said}");
+    assert_eq!((tokens(&shown[0]), &shown[0]["linked"]), (alone, &false.into()));
+    assert_eq!(shown[0]["reason"], "the cap is below the smallest message");
+    assert_eq!(shown[0]["container_bytes"], 0);
+    assert_eq!(shown[3]["linked"], true);
+}
+
+#[test]
+fn whoever_does_not_fit_is_refused_by_name_on_both_sides() {
+    let pair = Pair::new();
+    let facts = pair.facts();
+    let zeros = "00".repeat(31) + "01";
+    pair.save("other.safetensors", 4, facts.clone());
+    pair.save("sharer.safetensors", 3, FuserFacts { sharer: zeros.clone(), ..facts.clone() });
+    pair.save("tokenizer.safetensors", 3, FuserFacts { tokenizer: zeros.clone(), ..facts.clone() });
+    key(&pair.place, "key", "a1");
+    key(&pair.place, "other-key", "b2");
+    for (fuser, receive, send, field) in [
+        ("sharer.safetensors", &[][..], &[][..], "`weights`"),
+        ("tokenizer.safetensors", &[], &[], "`tokenizer`"),
+        ("fuser.safetensors", &[], &["--fuser", "other.safetensors"], "`fuser`"),
+        ("fuser.safetensors", &[], &["--keys", "after"], "`k_space`"),
+        ("fuser.safetensors", &["--prompt", "Another."], &[], "`prompt`"),
+        ("fuser.safetensors", &[], &["--no-text"], "`prompt`"),
+        ("fuser.safetensors", &["--key-file", "key"], &[], "`key`"),
+        ("fuser.safetensors", &["--key-file", "key"], &["--key-file", "other-key"], "ACCEPT"),
+    ] {
+        let recv = pair.recv(fuser, &[receive, &["--count", "1"]].concat());
+        fails(pair.send(&recv, send), 1, field);
+        let (code, shown, said) = recv.end();
+        assert_eq!((code, shown.len()), (Some(1), 0), "{said}");
+        assert!(said.contains(field), "expected {field}, got: {said}");
+    }
+    pair.save("receiver.safetensors", 3, FuserFacts { receiver: zeros, ..facts });
+    let args = ["link", "recv", "receiver", "--fuser", "receiver.safetensors"];
+    fails(pair.place.smidgen(&args), 3, "another checkpoint of it");
+}
+
+/// What a peer can do wrong: leave before a word, in a message, say nothing, send no container.
+#[test]
+fn a_link_that_fails_is_an_error_or_a_marked_answer_of_the_receivers_own() {
+    let pair = Pair::new();
+    let [_, alone] = pair.expected();
+    let stranger = |recv: &Recv| {
+        let at = recv.address.strip_prefix("tcp:").unwrap();
+        TcpStream::connect(at).unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    };
+    let leaves = |recv: &Recv| {
+        let mut sender = pair.sharer(recv);
+        drop(sender.begin(5000, &[1; 200]));
+    };
+    let cut = |recv: &Recv| {
+        // A header that is one, and then nothing.
+        let mut sender = pair.sharer(recv);
+        let container = container(&pair);
+        let mut outgoing =
+            sender.begin(container.len() as u64, &container[..header_bytes(&container)]).unwrap();
+        outgoing.write(&container[header_bytes(&container)..400]).unwrap();
+        outgoing.flush().unwrap();
+    };
+    let lies = |recv: &Recv| {
+        let mut sender = pair.sharer(recv);
+        let mut container = container(&pair);
+        *container.last_mut().unwrap() ^= 1;
+        let sent = sender.send(&container, header_bytes(&container));
+        let error = sent.and_then(|()| sender.reply().map(drop)).unwrap_err().to_string();
+        assert!(error.contains("`container`: expected a valid one, got checksum"), "{error}");
+    };
+    let silent = |recv: &Recv| std::mem::forget(pair.sharer(recv));
+    type Peer<'a> = &'a dyn Fn(&Recv);
+    for (peer, options, code, message) in [
+        (&stranger as Peer<'_>, &["--prompt", TEXT][..], 1, "frame"),
+        (&leaves, &[], 3, "container"),
+        (&cut, &[], 1, "message discarded after 400 of"),
+        (&lies, &[], 3, "checksum of `scale-v`"),
+        (&silent, &["--timeout", "1"], 1, "the peer stalled"),
+    ] {
+        let recv = pair.recv("fuser.safetensors", &[&["--count", "1"], options].concat());
+        peer(&recv);
+        let (got, shown, said) = recv.end();
+        assert_eq!((got, shown.len()), (Some(code), 0), "{said}");
+        assert!(said.contains(message), "expected `{message}`, got: {said}");
+
+        let more = [&["--count", "1", "--fallback"], options].concat();
+        let recv = pair.recv("fuser.safetensors", &more);
+        peer(&recv);
+        let (got, shown, said) = recv.end();
+        assert_eq!((got, shown.len()), (Some(0), 1), "{said}");
+        assert_eq!((&shown[0]["fallback"], &shown[0]["linked"]), (&true.into(), &false.into()));
+        assert!(shown[0]["reason"].as_str().unwrap().contains(message), "{}", shown[0]);
+        assert_eq!(tokens(&shown[0]), alone);
+    }
+    let recv = pair.recv("fuser.safetensors", &["--count", "1", "--fallback"]);
+    stranger(&recv);
+    let (got, shown, said) = recv.end();
+    assert_eq!((got, shown.len()), (Some(1), 0), "{said}");
+    assert!(said.contains("there is no --prompt"), "{said}");
+}
+
+/// A failed link does not end a receiver that waits for more; its exit code is that of the failure.
+#[test]
+fn a_receiver_goes_on_behind_a_failure() {
+    let pair = Pair::new();
+    let [linked, _] = pair.expected();
+    let recv = pair.recv("fuser.safetensors", &["--count", "2"]);
+    fails(pair.send(&recv, &["--keys", "after"]), 1, "`k_space`");
+    object(pair.send(&recv, &["--format", "f32"]));
+    let (code, shown, said) = recv.end();
+    assert_eq!((code, shown.len()), (Some(1), 1), "{said}");
+    assert_eq!(tokens(&shown[0]), linked);
+    assert!(said.contains("`k_space`"), "{said}");
+}
+
+#[test]
+fn other_machines_are_reached_only_with_a_permission_and_a_key() {
+    let place = Place::new();
+    let recv = ["link", "recv", "x", "--fuser", "x", "--listen", "0.0.0.0:0"];
+    fails(place.smidgen(&recv), 2, "expected a loopback address, got `tcp:0.0.0.0:0`");
+    let allowed = [&recv[..], &["--allow-remote"]].concat();
+    fails(place.smidgen(&allowed), 2, "expected a key for `tcp:0.0.0.0:0`, got none");
+    fs::write(place.path("key"), "a1".repeat(32)).unwrap();
+    let keyed = [&allowed[..], &["--key-file", "key"]].concat();
+    #[cfg(unix)]
+    fails(place.smidgen(&keyed), 3, "expected a file that only its owner can read");
+    let far = ["link", "send", "x", "--prompt", "x", "--to", "192.0.2.7:1", "--key-file", "none"];
+    fails(place.smidgen(&far), 1, "cannot read the key in none");
+    let send = ["link", "send", "x", "--prompt", "x", "--to", "here"];
+    fails(place.smidgen(&send), 2, "expected `tcp:HOST:PORT`, `unix:PATH` or `file:PATH`");
+}
+
+/// Where the header of a container ends, as it says itself.
+fn header_bytes(container: &[u8]) -> usize {
+    u32::from_le_bytes(container[12..16].try_into().unwrap()) as usize
+}
+
+/// The container of every token in int8, as a sharer sends it.
+fn container(pair: &Pair) -> Vec<u8> {
+    let file = pair.place.path("kept");
+    if !Path::exists(&file) {
+        let args = ["link", "send", "sharer", "--to", "file:kept", "--prompt", TEXT, "--json"];
+        stdout(pair.place.smidgen(&args));
+    }
+    let stream = fs::read(file).unwrap();
+    // One frame after the other: the container is the header in BEGIN and the CHUNKs.
+    let (mut at, mut container) = (0, Vec::new());
+    while let Some(head) = stream.get(at..at + 16) {
+        let len = u32::from_le_bytes(head[..4].try_into().unwrap()) as usize;
+        let body = &stream[at + 16..][..len];
+        match head[4] {
+            5 => container.extend_from_slice(&body[8..]),
+            6 => container.extend_from_slice(body),
+            _ => {}
+        }
+        at += 16 + len;
+    }
+    container
+}

@@ -1,0 +1,148 @@
+//! The sharer: reads a text and sends what a receiver needs of its cache.
+
+use serde::Serialize;
+use smidgen_data::Tokenizer;
+use smidgen_model::KeySpace;
+
+use super::compat::as_sharer;
+use super::pack::{Empty, Packed, Packing};
+use super::prompt::Prompt;
+use super::stages::Stages;
+use super::terms::{ReceiverTerms, Said, SharerTerms};
+use crate::net::{Kind, NetError, Options, Reply, Sender, Stage, Stats, Traffic, Transport};
+use crate::wire::{self, Header, Limits, Plan};
+use crate::{Error, Side};
+
+/// How a sharer sends.
+pub struct Share<'a> {
+    /// Its model.
+    pub side: &'a Side,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// The space in which the receiver's fuser reads keys.
+    pub keys: KeySpace,
+    /// Fingerprint of the fuser that the receiver has to have; none for any.
+    pub fuser: Option<String>,
+    /// Whether the text travels, or only its name.
+    pub says_text: bool,
+    /// What is asked of the message.
+    pub packing: Packing,
+}
+
+/// What was sent, and what the receiver said.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sent {
+    /// Why nothing was; none where a container was sent.
+    pub empty: Option<Empty>,
+    /// T, tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens whose rows are in the container.
+    pub sent_tokens: usize,
+    /// Bytes of the container; 0 where nothing was sent.
+    pub container_bytes: u64,
+    /// The most it was allowed to have.
+    pub cap_bytes: Option<u64>,
+    /// All bytes of the session, as this side saw them.
+    pub link_bytes: Traffic,
+    /// What each part of the work took here.
+    pub stages: Vec<Stage>,
+    /// What the receiver counted; none where nothing was sent, and from a file.
+    pub receiver: Option<Stats>,
+}
+
+impl Share<'_> {
+    /// Sends one message about `text` in a session of its own, to whom `connect` finds once all is
+    /// ready. The terms of `options` are made here.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a text that cannot be, [`Error::OverCap`] rather than a byte too many,
+    /// [`Error::Net`] for what the peer or the connection does, those of model and encoder.
+    pub fn send(
+        &self,
+        text: &str,
+        options: &Options,
+        connect: impl FnOnce() -> Result<Box<dyn Transport>, NetError>,
+    ) -> Result<Sent, Error> {
+        let mut stages = Stages::default();
+        self.packing.check()?;
+        let prompt = Prompt::new(self.tokenizer, text)?;
+        let said = match self.says_text {
+            true => Said::Text(text.into()),
+            false => Said::Digest(Said::digest_of(text)),
+        };
+        let terms = SharerTerms { said, ends: prompt.ends }.to_bytes();
+        let compat = as_sharer(self.side, self.tokenizer, self.keys, self.fuser.as_deref())?;
+        let options = Options { terms, ..options.clone() };
+        let transport = connect()?;
+        let mut link = stages.time("handshake", || Sender::open(transport, &compat, &options))?;
+        let layers = compat.shape.layers;
+        let needed = match link.peer().map(|peer| ReceiverTerms::read(&peer.terms, layers)) {
+            // Whoever reads a file may need anything.
+            None => vec![[true; 2]; layers],
+            Some(Ok(terms)) => terms.needed,
+            Some(Err(reject)) => return Err(link.refuse(reject).into()),
+        };
+        let read = || self.side.read(&[&prompt.tokens], self.keys);
+        let cache = stages.time("read", read)?.pop().expect("one prompt has one cache");
+        let (device, view) = (&self.side.device, cache.view());
+        let packed = stages.time("plan", || self.packing.plan(device, view, &needed, self.keys))?;
+        let mut sent = Sent {
+            empty: None,
+            prompt_tokens: prompt.tokens.len(),
+            sent_tokens: 0,
+            container_bytes: 0,
+            cap_bytes: self.packing.cap_bytes,
+            link_bytes: Traffic::default(),
+            stages: Vec::new(),
+            receiver: None,
+        };
+        match packed {
+            Packed::Nothing(empty) => {
+                link.nothing(empty.reason())?;
+                sent.empty = Some(empty);
+            }
+            Packed::Plan { mut plan, tokens } => {
+                self.name(&mut plan, &compat.weights, &compat.tokenizer, text);
+                let bytes = stages.time("encode", || wire::encode(device, view, &plan))?;
+                sent.sent_tokens = tokens;
+                sent.container_bytes = bytes.len() as u64;
+                self.check_cap(sent.container_bytes)?;
+                let header = Header::parse(&bytes, &Limits::default())?.header_bytes();
+                stages.time("send", || link.send(&bytes, header))?;
+                sent.receiver = match stages.time("reply", || link.reply())? {
+                    Reply::Taken(stats) => Some(stats),
+                    Reply::Unheard => None,
+                    Reply::Request(_) => {
+                        let (expected, got) = ("STATS", Kind::Request);
+                        return Err(NetError::Unexpected { expected, got }.into());
+                    }
+                };
+            }
+        }
+        sent.link_bytes = link.finish()?.1;
+        sent.stages = stages.0;
+        Ok(sent)
+    }
+
+    /// Says in the container what it is of.
+    fn name(&self, plan: &mut Plan, weights: &[u8; 32], tokenizer: &[u8; 32], text: &str) {
+        let about = &mut plan.about;
+        about.rope_theta = self.side.decoder.spec().rope_theta as f32;
+        (about.sharer, about.tokenizer) = (first(weights), first(tokenizer));
+        about.prompt = first(&Said::digest_of(text));
+    }
+
+    fn check_cap(&self, got_bytes: u64) -> Result<(), Error> {
+        match self.packing.cap_bytes {
+            Some(cap_bytes) if got_bytes > cap_bytes => {
+                Err(Error::OverCap { what: "the container".into(), cap_bytes, got_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The part of a fingerprint that stands in containers.
+pub(super) fn first(digest: &[u8; 32]) -> [u8; 8] {
+    *digest.first_chunk().expect("32 bytes begin with 8")
+}
