@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::tasks::{choices, hops, recalls, statements};
-use super::{Item, Role, Set, Split, World, task};
+use super::{Bar, Item, Role, Set, Split, World, task};
 use crate::Error;
 
 /// Items of an examination at most.
@@ -93,25 +93,25 @@ impl fmt::Display for Mark {
 
 /// What a role is asked.
 pub(super) fn exams(world: &World, role: Role) -> Vec<Exam> {
-    let bar = match role {
-        Role::Receiver => world.preset().understands,
-        Role::Sharer | Role::Mute => world.preset().knows,
+    let exam = |bar: Bar, name, items| {
+        let bound = Bound::Least { wanted: bar.wanted, least: bar.least };
+        Exam { name, items: some(items), bound }
     };
-    let bound = Bound::Least { wanted: bar.wanted, least: bar.least };
-    let taught = |name, items| Exam { name, items: some(items), bound };
+    let known = |name, items| exam(world.preset().knows, name, items);
+    let understood = |name, items| exam(world.preset().understands, name, items);
     let own: Vec<Set> = [Split::Train, Split::Dev, Split::Test].map(Set::Sharer).to_vec();
     match role {
         Role::Sharer => vec![
-            taught("own facts", choices(world, "own", &own)),
-            taught("own facts, written out", recalls(world, "own", &own)),
-            taught("documents", items(world, "t3")),
+            known("own facts", choices(world, "own", &own)),
+            known("own facts, written out", recalls(world, "own", &own)),
+            understood("documents", items(world, "t3")),
             unknown("nobody's facts", items(world, "t8")),
         ],
-        Role::Mute => vec![taught("own facts, as statements", statements(world, "own", &own))],
+        Role::Mute => vec![known("own facts, as statements", statements(world, "own", &own))],
         Role::Receiver => vec![
-            taught("shared facts", choices(world, "shared", &[Set::Both])),
-            taught("documents", items(world, "t3")),
-            taught("countries", hops(world, "shared", Set::Both, 0)),
+            understood("shared facts", choices(world, "shared", &[Set::Both])),
+            understood("documents", items(world, "t3")),
+            understood("countries", hops(world, "shared", Set::Both, 0)),
             unknown("the sharer's facts", choices(world, "own", &own)),
             unknown("nobody's facts", items(world, "t8")),
         ],

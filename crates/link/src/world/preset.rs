@@ -123,9 +123,9 @@ pub struct Preset {
     pub receiver: Student,
     /// What lies between the two.
     pub fuser: Bridge,
-    /// What the sharers have to know.
+    /// What the sharers have to know of their facts.
     pub knows: Bar,
-    /// What the receiver has to understand of the forms of questions.
+    /// What has to be understood of the forms of questions: by the receiver, and of documents by both.
     pub understands: Bar,
 }
 
