@@ -9,7 +9,10 @@ const TINY: [&str; 10] =
     ["--mib", "1", "--repeats", "2", "--messages", "5", "--warm-up", "2", "--threads", "2"];
 
 fn bench(more: &[&str]) -> assert_cmd::Command {
-    Place::new().smidgen(&[&["link", "bench"], &TINY[..], more].concat())
+    let mut command = Place::new().smidgen(&[&["link", "bench"], &TINY[..], more].concat());
+    // It needs no files, and the place is gone.
+    command.current_dir("/");
+    command
 }
 
 fn number(value: &Value, key: &str) -> f64 {
@@ -83,4 +86,6 @@ fn a_line_can_be_put_between_the_processes() {
     assert!(text.contains("over tcp at 1000 Mbit/s and 20 ms: int4"), "{text}");
     fails(bench(&["--rtt", "20ms"]), 2, "--rate");
     fails(bench(&["--rate", "fast"]), 2, "fast,0ms");
+    let large = ["--layers", "1024", "--heads", "1024", "--dim", "4096"];
+    fails(bench(&large), 2, "expected at most 268435456 keys, got 206158430208");
 }

@@ -97,6 +97,10 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// Keys or values of a group, not checked, and the places of their payload, scales and zero points
+/// among the sections of the block.
+type Unchecked<'a> = (Codes<'a>, [Option<usize>; 3]);
+
 impl Reader {
     /// A reader behind a header that has been parsed.
     pub fn new(header: Header, options: &Options) -> Reader {
@@ -250,8 +254,7 @@ impl Reader {
         Ok(lists)
     }
 
-    /// Keys or values of a group, not checked, and the places of their payload, scales and zero
-    /// points among the sections.
+    /// Keys or values of a group.
     fn unchecked<'a>(
         &self,
         number: usize,
@@ -259,7 +262,7 @@ impl Reader {
         side: Side,
         entries: &[Entry],
         bytes: Bytes<'a>,
-    ) -> Result<Option<(Codes<'a>, [Option<usize>; 3])>, WireError> {
+    ) -> Result<Option<Unchecked<'a>>, WireError> {
         let outline = &self.header.outline;
         let Some(precision) = outline.part(number, group).precision[side as usize] else {
             return Ok(None);

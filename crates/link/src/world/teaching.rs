@@ -261,7 +261,10 @@ impl Objective for Teaching<'_> {
     }
 
     fn first_loss(&self) -> Option<f64> {
-        Some((self.decoder.spec().vocab as f64).ln())
+        match self.source {
+            Source::Course(..) => Some((self.decoder.spec().vocab as f64).ln()),
+            Source::List(..) => None,
+        }
     }
 }
 

@@ -80,14 +80,13 @@ fn measure(
     let (shape, tokens) = (args.shape(), args.tokens as usize);
     let peer = Peer::start(listen, shape)?;
     let mut session = Session::open(args, line, &peer.address)?;
-    let warmed = (0..args.warm_up).try_for_each(|_| session.message().map(drop));
-    warmed?;
+    (0..args.warm_up).try_for_each(|_| session.message().map(drop))?;
     let measured = (0..args.messages).map(|_| session.message());
     let measured = measured.collect::<Result<Vec<_>>>()?;
     let Session { sender, discarded, container, .. } = session;
     let (_, traffic) = sender.finish()?;
     let wire_bytes = container.len() as u64;
-    let sent = u64::from(args.messages + args.warm_up) * wire_bytes;
+    let sent = (u64::from(args.messages) + u64::from(args.warm_up)) * wire_bytes;
     ensure!(traffic.sent.container == sent, "{} bytes of {sent} sent", traffic.sent.container);
     Ok(Latency {
         transport,

@@ -13,14 +13,18 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 use smidgen_link::KvShape;
-use smidgen_link::net::{Address, LineProfile};
+use smidgen_link::net::{Address, LineProfile, NetError};
 use smidgen_link::wire::{Group, Pair, Plan, Precision};
 use smidgen_tensor::Level;
 use smidgen_train::cpu_name;
 
 use self::latency::Latency;
 use self::rates::Rates;
+use crate::exit::Fault;
 use crate::out;
+
+/// Keys of a message, and as many values: 1 GiB of f32 each.
+const MOST_ELEMENTS: u128 = 1 << 28;
 
 /// Measure the link: encoding and decoding beside a copy, and messages between two processes.
 #[derive(Debug, clap::Args)]
@@ -94,8 +98,10 @@ impl Args {
     }
 
     fn line(&self) -> Result<Option<LineProfile>> {
-        let line = self.rate.as_ref().map(|rate| format!("{rate},{}", self.rtt).parse());
-        Ok(line.transpose()?)
+        let Some(rate) = &self.rate else { return Ok(None) };
+        let line = format!("{rate},{}", self.rtt).parse();
+        let wrong = |error: NetError| Fault::usage(format!("`--rate` and `--rtt`: {error}"));
+        Ok(Some(line.map_err(wrong)?))
     }
 
     fn measures(&self, part: Part) -> bool {
@@ -122,6 +128,12 @@ pub(super) fn run(args: &Args) -> Result<u8> {
         return Ok(0);
     }
     let line = args.line()?;
+    let sizes = [args.layers.into(), args.heads.into(), args.dim.into(), args.tokens];
+    let elements: u128 = sizes.into_iter().map(u128::from).product();
+    if elements > MOST_ELEMENTS {
+        let text = format!("a message: expected at most {MOST_ELEMENTS} keys, got {elements}");
+        return Err(Fault::usage(text).into());
+    }
     // Messages first: afterwards the peak of memory is that of the large caches.
     let latency =
         if args.measures(Part::Messages) { latency::all(args, line)? } else { Vec::new() };
