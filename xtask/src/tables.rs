@@ -6,8 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, bail};
 
 /// Logs and the tables made from them, under `docs/results/`.
-const TABLES: [(&str, &str); 2] =
-    [("raw/optim-matrix.jsonl", "optim-matrix.csv"), ("raw/optim-named.jsonl", "optim-named.csv")];
+const TABLES: [(&str, &str); 1] = [("raw/optim-named.jsonl", "optim-named.csv")];
 
 /// Writes every table again.
 pub(crate) fn tables() -> anyhow::Result<ExitCode> {
