@@ -305,7 +305,8 @@ fn table(world: &World, task: &dyn Task, parts: &Parts<'_>) -> Result<TaskTable,
     let line = |(name, bytes, right): &(String, Vec<f64>, Vec<f64>)| -> Result<TableLine, Error> {
         Ok(TableLine {
             name: name.clone(),
-            wire_bytes: bytes.iter().sum::<f64>() / items.len().max(1) as f64,
+            // The sum of none is -0.
+            wire_bytes: (0.0 + bytes.iter().sum::<f64>()) / items.len().max(1) as f64,
             accuracy: bootstrap(right, Some(&clusters), world.seed())?,
             gain: gain(right, &base)?,
         })

@@ -56,7 +56,7 @@ mod tests {
             let sums = [first, second].map(crc32c::crc32c);
             assert_eq!(joined(sums[0], sums[1], second.len()), whole, "{cut}");
         }
-        for bytes in [0, 1, 3, 1 << 20, 3_000_000_001, usize::MAX >> 4] {
+        for bytes in [1, 3, 1 << 20, 3_000_000_001, usize::MAX >> 4] {
             let expected = crc32c::crc32c_combine(0x1234_5678, 0x9abc_def0, bytes);
             assert_eq!(joined(0x1234_5678, 0x9abc_def0, bytes), expected, "{bytes}");
         }

@@ -17,7 +17,7 @@ use crate::{out, signals};
     after_help = "One model is told facts that the other never sees; a fuser between them learns on some \
     entities\nand is tested on others. Every line answers the same questions: alone, over the link in several\n\
     formats, with the cache of another question, with zeros. What is finished in DIR is taken over.\nA model that does not \
-    know what it must ends the demonstration (exit code 1): today that is so, see docs/link.md.\n\n\
+    know what it must ends the demonstration (exit code 1).\n\n\
     Examples:\n  smidgen link demo\n  smidgen link demo --preset small --seed 1 --out runs/link --json"
 )]
 pub(crate) struct Args {
