@@ -115,7 +115,8 @@ fn optimizers_are_compared_by_runs_that_are_not_done_twice() {
 #[test]
 fn the_published_table_is_what_its_log_says() {
     let results = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/results");
-    let mut command = Place::new().smidgen(&["bench", "optim", "--csv", "--table"]);
+    let place = Place::new();
+    let mut command = place.smidgen(&["bench", "optim", "--csv", "--table"]);
     command.arg(results.join("raw/optim-named.jsonl"));
     let table = std::fs::read_to_string(results.join("optim-named.csv")).unwrap();
     assert_eq!(stdout(command), table, "`cargo xtask tables` makes it");
