@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use smidgen_model::KeySpace;
-use smidgen_store::{RunDir, sha256_bytes};
+use smidgen_store::RunDir;
 use smidgen_tensor::{Device, Keep, Params};
 use smidgen_train::{Context, Course, Event, Status, Trainer, fit};
 
@@ -14,6 +14,7 @@ use crate::fuse::{
     AnyRate, Arrival, FuserConfig, FuserData, FuserFacts, FuserObjective, FuserTraining, Item,
     LinearFit, LoadedFuser, PairShape, through_wire,
 };
+use crate::remote::tokenizer_sha256;
 use crate::wire::Precision;
 use crate::{Error, Receiver, Side};
 
@@ -53,7 +54,7 @@ pub(super) fn fuser(
         return LoadedFuser::open(&finished, device);
     }
     let plan = training(job, device);
-    let tokenizer = tokenizer_sha256(&sharer);
+    let tokenizer = tokenizer_sha256(&sharer.tokenizer);
     let (compute, recipe_of) = (receiver.side.compute, plan.clone());
     let of = |items: &[TextItem]| items.iter().map(|item| item.item.clone()).collect::<Vec<Item>>();
     let data = FuserData { train: of(&parts.train), val: of(&parts.val) };
@@ -77,11 +78,6 @@ pub(super) fn fuser(
     }
     fuser.save(&*cx.files, &finished, trainer.params(), &facts)?;
     LoadedFuser::open(&finished, device)
-}
-
-/// A name for the sharer's tokenizer.
-fn tokenizer_sha256(sharer: &Model) -> String {
-    sha256_bytes(sharer.tokenizer.to_json().as_bytes())
 }
 
 fn fuser_config(job: &TextJob) -> FuserConfig {
@@ -154,7 +150,7 @@ fn in_closed_form(
 ) -> Result<LoadedFuser, Error> {
     let pair = PairShape::new(sharer.side.kv_shape(), receiver.side.kv_shape());
     let (ours, theirs) = (sharer.side.fingerprint(), receiver.side.fingerprint());
-    let tokenizer = tokenizer_sha256(sharer);
+    let tokenizer = tokenizer_sha256(&sharer.tokenizer);
     let facts = FuserFacts { sharer: ours, receiver: theirs, tokenizer, steps: 0 };
     let mut fuser = LoadedFuser::fresh(device, config, pair, facts.clone(), 0)?;
     let mut fit = LinearFit::new(&fuser.fuser, device)?;
