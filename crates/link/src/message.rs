@@ -201,6 +201,19 @@ impl Arriving {
     }
 }
 
+/// A cache that was sent and measured as nothing would be a fault of the measurement.
+///
+/// # Errors
+/// [`Error::Record`] where a gate is open and an item has no bytes.
+pub(crate) fn check_sent(what: &str, fuser: &LoadedFuser, bytes: &[f64]) -> Result<(), Error> {
+    let nothing = bytes.iter().filter(|bytes| **bytes == 0.0).count();
+    if fuser.open_gates() == 0 || nothing == 0 {
+        return Ok(());
+    }
+    let got = format!("{nothing} of 0");
+    Err(Error::record(format!("`{what}`"), "measured bytes for every item", got))
+}
+
 /// Every token of a cache in one precision.
 pub fn whole(fuser: &LoadedFuser, tokens: usize, precision: Precision) -> Option<Plan> {
     let needed = fuser.fuser.needed(&fuser.params);

@@ -20,6 +20,7 @@ use self::known::{EXAMPLES, Known};
 use self::methods::{COMPARED, IDENTICAL, LINES, Line, Linked, Prepared, TUNED};
 use self::pair::{Model, response, train_fuser, tuned_answers};
 use crate::fuse::LoadedFuser;
+use crate::message::check_sent;
 use crate::plan::CALIBRATION_JSON;
 use crate::select::DELTA_HAT_JSON;
 use crate::stats::{Interval, bootstrap, paired};
@@ -226,14 +227,12 @@ fn tables(
 
 impl FuserRecord {
     fn new(sharer: Role, fuser: &LoadedFuser) -> FuserRecord {
-        let gates = fuser.fuser.needed(&fuser.params);
-        let size = |value: &smidgen_tensor::Tensor| value.rows() * value.cols();
         FuserRecord {
             sharer,
             fingerprint: fuser.fingerprint(),
-            params: fuser.params.iter().map(|(_, param)| size(&param.value)).sum(),
-            layers: fuser.fuser.sources().iter().flatten().count(),
-            open_gates: gates.iter().flatten().filter(|open| **open).count(),
+            params: fuser.param_count(),
+            layers: fuser.layers(),
+            open_gates: fuser.open_gates(),
         }
     }
 }
@@ -297,7 +296,9 @@ fn table(world: &World, task: &dyn Task, parts: &Parts<'_>) -> Result<TaskTable,
         let tokenizer = &receiver.tokenizer;
         let mut reader = Linked::new(linked, tokenizer, prepared, known, delivered, CAPACITY)?;
         let scored = score(&mut reader, &items)?;
-        check_bytes(delivered, &reader.wire_bytes, linked)?;
+        if matches!(delivered, Line::Whole(_) | Line::Share(..)) {
+            check_sent(&name, linked.fuser(), &reader.wire_bytes)?;
+        }
         answers.push((name, reader.wire_bytes, right(&scored)));
     }
     let base = answers[0].2.clone();
@@ -330,20 +331,4 @@ fn table(world: &World, task: &dyn Task, parts: &Parts<'_>) -> Result<TaskTable,
 /// 1 for a right answer, 0 for a wrong one.
 fn right(scored: &[Scored]) -> Vec<f64> {
     scored.iter().map(|scored| f64::from(u8::from(scored.correct))).collect()
-}
-
-/// A cache that was sent and measured as nothing would be a fault of the measurement.
-fn check_bytes(line: Line, bytes: &[f64], linked: &Receiver<'_>) -> Result<(), Error> {
-    let fuser = linked.fuser();
-    let is_open = fuser.fuser.needed(&fuser.params).iter().flatten().any(|open| *open);
-    let nothing = bytes.iter().filter(|bytes| **bytes == 0.0).count();
-    if is_open && matches!(line, Line::Whole(_) | Line::Share(..)) && nothing > 0 {
-        let what = format!("`{}`", line.name());
-        return Err(Error::record(
-            what,
-            "measured bytes for every item",
-            format!("{nothing} of 0"),
-        ));
-    }
-    Ok(())
 }

@@ -91,6 +91,21 @@ impl Fuser {
 }
 
 impl LoadedFuser {
+    /// Its numbers, all of them.
+    pub fn param_count(&self) -> usize {
+        self.params.iter().map(|(_, param)| param.value.rows() * param.value.cols()).sum()
+    }
+
+    /// Layers of the receiver that it changes.
+    pub fn layers(&self) -> usize {
+        self.fuser.sources().iter().flatten().count()
+    }
+
+    /// Halves of sharer layers, keys or values, that an open gate reads.
+    pub fn open_gates(&self) -> usize {
+        self.fuser.needed(&self.params).iter().flatten().filter(|is_open| **is_open).count()
+    }
+
     /// A fuser with first values: closed, until it is trained or computed.
     ///
     /// # Errors

@@ -95,7 +95,9 @@ pub(super) fn record(
         let Some(fuser) = fuser else { continue };
         let linked = Receiver::new(&receiver.side, fuser)?;
         for (line, scores) in LINES.into_iter().zip(score(&linked, &sharer.side, items)?) {
-            check_bytes(line, &scores, fuser)?;
+            if line != Line::Zeros {
+                message::check_sent(&line.name(), fuser, &scores.wire_bytes)?;
+            }
             named.push((format!("{prefix}{}", line.name()), scores));
         }
     }
@@ -278,21 +280,6 @@ fn refitted(cache: &KvCache, item: &TextItem, sharer: &Side) -> Result<KvCache, 
     Ok(moved)
 }
 
-/// A cache that was sent and measured as nothing would be a fault of the measurement.
-fn check_bytes(line: Line, scores: &Scores, fuser: &LoadedFuser) -> Result<(), Error> {
-    let is_open = fuser.fuser.needed(&fuser.params).iter().flatten().any(|open| *open);
-    let nothing = scores.wire_bytes.iter().filter(|bytes| **bytes == 0.0).count();
-    if is_open && line != Line::Zeros && nothing > 0 {
-        let what = format!("`{}`", line.name());
-        return Err(Error::record(
-            what,
-            "measured bytes for every item",
-            format!("{nothing} of 0"),
-        ));
-    }
-    Ok(())
-}
-
 /// Bits per byte of each document.
 fn per_document(items: &[TextItem], bits: &[f64]) -> Vec<f64> {
     let mut place = 0;
@@ -318,11 +305,10 @@ fn about(model: &Model) -> TextModel {
 }
 
 fn summary(fuser: &LoadedFuser) -> FuserSummary {
-    let numbers = fuser.params.iter().map(|(_, param)| param.value.rows() * param.value.cols());
     FuserSummary {
         fingerprint: fuser.fingerprint(),
-        params: numbers.sum(),
-        layers: fuser.fuser.sources().iter().flatten().count(),
-        open_gates: fuser.fuser.needed(&fuser.params).iter().flatten().filter(|it| **it).count(),
+        params: fuser.param_count(),
+        layers: fuser.layers(),
+        open_gates: fuser.open_gates(),
     }
 }
