@@ -157,7 +157,7 @@ impl Preset {
 pub static PRESETS: &[Preset] = &[
     Preset {
         name: "tiny",
-        about: "tests: the whole chain in under three minutes on two cores",
+        about: "the whole chain in about three minutes on two cores",
         relations: 2,
         values: 8,
         countries: 4,
