@@ -5,7 +5,9 @@
 
 use std::arch::x86_64::*;
 
-use super::codebook::{ALMOST_HALF, DRAW_SHIFT, Lines, NF4, NF4_LINES, NF4_MIDPOINTS, PARTS};
+use super::codebook::{
+    ALMOST_HALF, DRAW_SHIFT, Lines, NF4, NF4_LINES, NF4_MIDPOINTS, PARTS, Planes,
+};
 use crate::Rounding;
 use crate::rng::Draws;
 
@@ -65,6 +67,13 @@ fn store(values: &mut [f32; LANES], register: __m512) {
     unsafe { _mm512_storeu_ps(values.as_mut_ptr(), register) }
 }
 
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_bytes(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: as above.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
 /// 16 codes in the lowest bytes of 32-bit numbers.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -114,12 +123,11 @@ impl Random {
             }
             return load_i32(&draws);
         }
-        let (first, key, upper) = self.draws.parts();
+        let (first, start) = self.draws.parts();
         let steps = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         let first = _mm512_set1_epi32(first.wrapping_add(at as u32) as i32);
         let index = _mm512_add_epi32(first, steps);
-        let mixed = mix(_mm512_xor_si512(index, _mm512_set1_epi32(key as i32)));
-        let mixed = mix(_mm512_xor_si512(mixed, _mm512_set1_epi32(upper as i32)));
+        let mixed = mix(_mm512_xor_si512(index, _mm512_set1_epi32(start as i32)));
         _mm512_srli_epi32::<DRAW_SHIFT>(mixed)
     }
 }
@@ -271,59 +279,105 @@ fn dynamic_code<const UNSIGNED: bool>(scaled: __m512, number: __m512i) -> __m512
     _mm512_mask_blend_epi32(negative, above, below)
 }
 
-/// Decodes codes of a table of 256 levels, times `scale`.
+/// Decodes as many codes of a table of 256 levels as there are values, times `scale`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn decode_table(levels: &[f32; 256], codes: &[u8], scale: f32, values: &mut [f32]) {
-    let table = Table::new(levels);
-    // The shorter length counts; what is left of both must be the same.
-    let count = codes.len().min(values.len());
-    let (codes, values) = (&codes[..count], &mut values[..count]);
-    let scale_of = |codes: &[u8; LANES], values: &mut [f32; LANES]| {
-        let level = table.get(load_codes(codes));
-        store(values, _mm512_mul_ps(level, _mm512_set1_ps(scale)));
-    };
     let (whole, rest) = codes.as_chunks();
     let (slots, tail) = values.as_chunks_mut();
-    for (codes, slots) in whole.iter().zip(slots) {
-        scale_of(codes, slots);
+    if !whole.is_empty() {
+        let table = Table::new(levels);
+        for (codes, slots) in whole.iter().zip(slots) {
+            let level = table.get(load_codes(codes));
+            store(slots, _mm512_mul_ps(level, _mm512_set1_ps(scale)));
+        }
     }
     for (code, value) in rest.iter().zip(tail) {
         *value = levels[usize::from(*code)] * scale;
     }
 }
 
+/// Decodes codes of a table of 256 levels, times `scale`: each of the four bytes of 64 levels is looked up
+/// at once, and then they are joined.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+pub(super) fn decode_planes(
+    planes: &Planes,
+    codes: &[[u8; 64]],
+    scale: f32,
+    values: &mut [[f32; 64]],
+) {
+    let mut tables = [[_mm512_setzero_si512(); 4]; 4];
+    for (table, plane) in tables.iter_mut().zip(planes) {
+        for (part, quarter) in table.iter_mut().zip(plane.as_chunks().0) {
+            *part = load_bytes(quarter);
+        }
+    }
+    let scale = _mm512_set1_ps(scale);
+    // Joining takes bytes out of each quarter of a register, so every fourth group of four codes
+    // belongs into one.
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (codes, values) in codes.iter().zip(values) {
+        let codes = _mm512_permutexvar_epi32(order, load_bytes(codes));
+        // Each look-up minds the lowest 7 bits.
+        let eighth = _mm512_movepi8_mask(codes);
+        let mut bytes = [_mm512_setzero_si512(); 4];
+        for (byte, [t, u, v, w]) in bytes.iter_mut().zip(tables) {
+            let lower = _mm512_permutex2var_epi8(t, codes, u);
+            let upper = _mm512_permutex2var_epi8(v, codes, w);
+            *byte = _mm512_mask_blend_epi8(eighth, lower, upper);
+        }
+        let [a, b, c, d] = bytes;
+        let [ab, cd] = [_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d)];
+        let [ef, gh] = [_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d)];
+        let levels = [
+            _mm512_unpacklo_epi16(ab, cd),
+            _mm512_unpackhi_epi16(ab, cd),
+            _mm512_unpacklo_epi16(ef, gh),
+            _mm512_unpackhi_epi16(ef, gh),
+        ];
+        for (slots, levels) in values.as_chunks_mut().0.iter_mut().zip(levels) {
+            store(slots, _mm512_mul_ps(_mm512_castsi512_ps(levels), scale));
+        }
+    }
+}
+
 /// Values in a tile of NF4.
 pub(super) const TILE: usize = 64;
 
-/// What a sixteenth of [-1, 1] knows of NF4: how many marks lie below it, and the one inside.
-struct Sixteenths {
+/// What each of 31 cells of [-1, 1] knows of NF4: how many marks lie below it, and the one inside. Cell i
+/// holds what is nearest to i / 15; negative ones count from 32 down, as the low five bits of i do.
+struct Cells {
     below: [i32; 32],
     inside: [f32; 32],
 }
 
-/// The midpoints of the levels, which a value must exceed.
-static MIDPOINTS: Sixteenths = sixteenths(&NF4_MIDPOINTS, false);
-/// The levels but the first, which a value must reach.
-static LEVELS: Sixteenths = sixteenths(NF4.last_chunk::<15>().expect("16 levels"), true);
+/// Cells in a unit of size.
+const CELLS: f32 = 15.0;
 
-const fn sixteenths(marks: &[f32; 15], reached: bool) -> Sixteenths {
-    let mut all = Sixteenths { below: [0; 32], inside: [f32::INFINITY; 32] };
-    let mut i = 0;
-    while i < 32 {
-        let start = i as f32 / 16.0 - 1.0;
+/// The midpoints of the levels, which a value must exceed.
+static MIDPOINTS: Cells = cells(&NF4_MIDPOINTS);
+/// The levels but the first, which a value must reach.
+static LEVELS: Cells = cells(NF4.last_chunk::<15>().expect("16 levels"));
+
+/// Marks are further from the edge of a cell than the place of a value is off, so that it does not matter
+/// into which of two cells a value at the edge falls.
+const fn cells(marks: &[f32; 15]) -> Cells {
+    let mut all = Cells { below: [0; 32], inside: [f32::INFINITY; 32] };
+    let mut cell = -15;
+    while cell <= 15 {
+        let at = (cell & 31) as usize;
         let mut mark = 0;
         while mark < 15 {
-            let level = marks[mark];
-            // A mark at the start is compared with, for a value there must not exceed it.
-            if level < start || reached && level == start {
-                all.below[i] += 1;
-            } else if level < start + 0.0625 {
-                assert!(all.inside[i] == f32::INFINITY, "one mark in each sixteenth");
-                all.inside[i] = level;
+            let place = marks[mark] * CELLS - cell as f32;
+            assert!(place.abs() < 0.499 || place.abs() > 0.501, "no mark at an edge");
+            if place <= -0.5 {
+                all.below[at] += 1;
+            } else if place < 0.5 {
+                assert!(all.inside[at] == f32::INFINITY, "one mark in each cell");
+                all.inside[at] = marks[mark];
             }
             mark += 1;
         }
-        i += 1;
+        cell += 1;
     }
     all
 }
@@ -370,28 +424,29 @@ fn each_pair(
     code: impl Fn(&[f32; LANES], usize) -> __m512i,
 ) {
     let registers = values.as_chunks::<LANES>().0;
-    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    for (i, bytes) in bytes.as_chunks_mut().0.iter_mut().enumerate() {
-        let lower = code(&registers[2 * i], 2 * i * LANES);
-        let upper = code(&registers[2 * i + 1], (2 * i + 1) * LANES);
-        let first = _mm512_permutex2var_epi32(lower, even, upper);
-        let second = _mm512_permutex2var_epi32(lower, odd, upper);
-        store_codes(bytes, _mm512_or_si512(_mm512_slli_epi32::<4>(first), second));
-    }
+    // Without a loop or a closure around them, these calls are certain to be part of this function.
+    let (a, b) = (code(&registers[0], 0), code(&registers[1], LANES));
+    let (c, d) = (code(&registers[2], 2 * LANES), code(&registers[3], 3 * LANES));
+    // Codes as bytes, in each quarter of the register four of a, four of b, four of c, four of d.
+    let bytewise = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+    // Each two bytes become 16 times the first plus the second.
+    let pairs = _mm512_maddubs_epi16(bytewise, _mm512_set1_epi16(0x0110));
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let pairs = _mm512_permutexvar_epi32(order, pairs);
+    // SAFETY: the array has room for the 32 bytes of the register.
+    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(pairs)) };
 }
 
 /// How many marks values exceed or reach.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn count_marks<const COMPARE: i32>(marks: &Sixteenths, scaled: __m512) -> __m512i {
+fn count_marks<const COMPARE: i32>(marks: &Cells, scaled: __m512) -> __m512i {
     let (below, inside) = (marks.below.as_chunks().0, marks.inside.as_chunks().0);
-    let sixteen = _mm512_set1_ps(16.0);
-    let place = _mm512_add_ps(_mm512_mul_ps(scaled, sixteen), sixteen);
-    let place = _mm512_min_ps(_mm512_max_ps(place, _mm512_setzero_ps()), _mm512_set1_ps(31.0));
-    let place = _mm512_cvttps_epi32(place);
-    let count = _mm512_permutex2var_epi32(load_i32(&below[0]), place, load_i32(&below[1]));
-    let mark = _mm512_permutex2var_ps(load(&inside[0]), place, load(&inside[1]));
+    // The sum has the number of the cell in its low bits, and look-ups mind five of them.
+    let place = _mm512_fmadd_ps(scaled, _mm512_set1_ps(CELLS), _mm512_set1_ps(ROUNDER));
+    let cell = _mm512_castps_si512(place);
+    let count = _mm512_permutex2var_epi32(load_i32(&below[0]), cell, load_i32(&below[1]));
+    let mark = _mm512_permutex2var_ps(load(&inside[0]), cell, load(&inside[1]));
     let past = _mm512_cmp_ps_mask::<COMPARE>(scaled, mark);
     _mm512_mask_add_epi32(count, past, count, _mm512_set1_epi32(1))
 }

@@ -41,6 +41,22 @@ pub static DYNAMIC: [f32; 256] = dynamic(true);
 /// The dynamic map for values that are never negative. Ascending; 0 is code 0.
 pub static DYNAMIC_UNSIGNED: [f32; 256] = dynamic(false);
 
+/// The bytes of 256 numbers: the lowest of each, then the next ones.
+pub(crate) type Planes = [[u8; 256]; 4];
+
+static DYNAMIC_PLANES: Planes = planes(&DYNAMIC);
+static DYNAMIC_UNSIGNED_PLANES: Planes = planes(&DYNAMIC_UNSIGNED);
+
+const fn planes(numbers: &[f32; 256]) -> Planes {
+    let mut planes = [[0; 256]; 4];
+    let mut i = 0;
+    while i < 4 * 256 {
+        planes[i % 4][i / 4] = numbers[i / 4].to_le_bytes()[i % 4];
+        i += 1;
+    }
+    planes
+}
+
 const DECADES: [f32; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
 
 /// Decade i has 2^i levels on each side, or 2^(i+1) on one: the middles of equal parts of [0.1, 1].
@@ -278,19 +294,38 @@ multiversion! {
     }
 }
 
-/// Decodes codes of a table of 256 levels, times `scale`.
-pub fn decode_table(
+/// Decodes codes of [`DYNAMIC`], times `scale`.
+pub fn decode_dynamic(level: Level, codes: &[u8], scale: f32, values: &mut [f32]) {
+    decode_table(level, (&DYNAMIC, &DYNAMIC_PLANES), codes, scale, values);
+}
+
+/// Decodes codes of [`DYNAMIC_UNSIGNED`], times `scale`.
+pub fn decode_dynamic_unsigned(level: Level, codes: &[u8], scale: f32, values: &mut [f32]) {
+    let table = (&DYNAMIC_UNSIGNED, &DYNAMIC_UNSIGNED_PLANES);
+    decode_table(level, table, codes, scale, values);
+}
+
+fn decode_table(
     level: Level,
-    levels: &[f32; 256],
+    (levels, planes): (&[f32; 256], &Planes),
     codes: &[u8],
     scale: f32,
     values: &mut [f32],
 ) {
     #[cfg(target_arch = "x86_64")]
     if has_avx512(level) {
+        // The shorter length counts; what is left of both must be the same.
+        let count = codes.len().min(values.len());
+        let bytewise = if is_x86_feature_detected!("avx512vbmi") { count & !63 } else { 0 };
+        let (codes, rest) = codes[..count].split_at(bytewise);
+        let (values, tail) = values[..count].split_at_mut(bytewise);
         // SAFETY: the machine has the instructions.
-        return unsafe { avx512::decode_table(levels, codes, scale, values) };
+        unsafe {
+            avx512::decode_planes(planes, codes.as_chunks().0, scale, values.as_chunks_mut().0);
+            return avx512::decode_table(levels, rest, scale, tail);
+        }
     }
+    let _ = planes;
     for (code, value) in codes.iter().zip(values) {
         *value = levels[usize::from(*code)] * scale;
     }

@@ -13,7 +13,7 @@
 
 use super::scaled::{BlockCode, Scale, Scaled, write_scale};
 use crate::element::codebook::{
-    DYNAMIC, DYNAMIC_UNSIGNED, decode_table, encode_dynamic, encode_dynamic_unsigned,
+    decode_dynamic, decode_dynamic_unsigned, encode_dynamic, encode_dynamic_unsigned,
 };
 use crate::{Format, Level, Rounding, Sign};
 
@@ -45,7 +45,7 @@ impl BlockCode for Int8Dynamic {
 
     #[inline(always)]
     fn decode_block(level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
-        decode_table(level, &DYNAMIC, codes, Scale::read(head), values);
+        decode_dynamic(level, codes, Scale::read(head), values);
     }
 }
 
@@ -79,7 +79,7 @@ impl BlockCode for Int8DynamicUnsigned {
 
     #[inline(always)]
     fn decode_block(level: Level, head: &[u8], codes: &[u8], values: &mut [f32]) {
-        decode_table(level, &DYNAMIC_UNSIGNED, codes, Scale::read(head), values);
+        decode_dynamic_unsigned(level, codes, Scale::read(head), values);
     }
 }
 

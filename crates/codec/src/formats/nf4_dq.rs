@@ -10,7 +10,7 @@
 //! Source: Dettmers et al., QLoRA (arXiv 2305.14314); codes are those of bitsandbytes.
 
 use super::scaled::{Scale, largest, write_scale};
-use crate::element::codebook::{DYNAMIC, decode_nf4, decode_table, encode_dynamic, encode_nf4};
+use crate::element::codebook::{decode_dynamic, decode_nf4, encode_dynamic, encode_nf4};
 use crate::{Codec, Layout, Level, Rounding, multiversion};
 
 /// Values under one absmax.
@@ -74,7 +74,7 @@ pub(super) fn decode_groups(level: Level, mean: f32, src: &[u8], dst: &mut [f32]
         let (head, rest) = bytes.split_at(4);
         let (coded, codes) = rest.split_at(values.len().div_ceil(BLOCK));
         let mut absmaxes = [0.0; BLOCKS];
-        decode_table(level, &DYNAMIC, coded, Scale::read(head), &mut absmaxes);
+        decode_dynamic(level, coded, Scale::read(head), &mut absmaxes);
         let blocks = codes.chunks(BLOCK / 2).zip(values.chunks_mut(BLOCK));
         for ((codes, values), absmax) in blocks.zip(absmaxes) {
             decode_nf4(level, codes, absmax + mean, values);
@@ -95,7 +95,7 @@ fn encode_group(level: Level, mean: f32, values: &[f32], bytes: &mut [u8], round
     };
     encode_dynamic(level, deviations, inverse, coded, Rounding::Nearest);
     let mut believed = [0.0; BLOCKS];
-    decode_table(level, &DYNAMIC, coded, Scale::read(head), &mut believed);
+    decode_dynamic(level, coded, Scale::read(head), &mut believed);
     let blocks = values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK / 2));
     for (i, (values, codes)) in blocks.enumerate() {
         let absmax = match rounding {
