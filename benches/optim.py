@@ -84,17 +84,19 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="an interpreter with torch and bitsandbytes")
     parser.add_argument("--smidgen", default=str(ROOT / "target" / "release" / "smidgen"))
     parser.add_argument("--log", type=pathlib.Path, default=pathlib.Path("optim.jsonl"), help="raw results")
+    parser.add_argument("--only", default="", help="updates whose name begins with this")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peer:
         return peer(args.peer, args.side, args.count, args.repeats, args.threads)
+    pairs = [pair for pair in PAIRS if pair[0].startswith(args.only)]
     times = {}
     with args.log.open("w") as log:
         limits = [args.smidgen, "bench", "limits", "--json", "--threads", str(args.threads)]
         copy = last_object(limits, {}, log, "limits")["copy_bytes_per_s"]["all"]
         for number in range(args.rounds):
-            for name, flags, other, _ in PAIRS:
+            for name, flags, other, _ in pairs:
                 slow = other == "muon"
                 sizes = ["--count", "1" if slow else "3", "--repeats", "2" if slow else str(args.repeats)]
                 threads = ["--threads", str(args.threads)]
@@ -110,7 +112,7 @@ def main():
     heading = ["update", "ms", "GB/s", "of copy", "state bytes a value", "peer", "ms as it comes", "ms with huge pages"]
     heading += ["ratio", "with huge pages", "asked for"]
     print("| " + " | ".join(heading) + " |\n|" + " --- |" * len(heading))
-    for name, _, other, asked in PAIRS:
+    for name, _, other, asked in pairs:
         ours = statistics.median(run["median_ms"] for run in times[name])
         rate = statistics.median(run["traffic_bytes_per_s"] for run in times[name])
         plain, huge = (statistics.median(times[label]) for label in [other, f"{other} huge pages"])
