@@ -211,21 +211,8 @@ fn train(
     if trainer.standing().step >= steps {
         return Ok(());
     }
-    let course = Course {
-        steps: Some(steps),
-        max_steps: None,
-        max_minutes: None,
-        useful_steps: None,
-        val_every: steps.div_ceil(4),
-        ckpt_every: steps.div_ceil(4),
-        keep: 1,
-        fire_at: Vec::new(),
-        fire_match: None,
-        stop: None,
-        alarm: Default::default(),
-        track: Default::default(),
-        facts: json!({ "world": world.fingerprint() }),
-    };
+    let facts = json!({ "world": world.fingerprint() });
+    let course = Course::of(steps, steps.div_ceil(4), facts);
     let outcome = fit(trainer, &course, &run, cx.progress, cx.stop)?;
     match outcome.status {
         Status::Finished => Ok(()),

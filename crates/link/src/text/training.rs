@@ -120,22 +120,8 @@ fn training(job: &TextJob, device: &Device) -> FuserTraining {
 }
 
 fn course(job: &TextJob) -> Course {
-    let every = job.config.steps.div_ceil(MARKS);
-    Course {
-        steps: Some(job.config.steps),
-        max_steps: None,
-        max_minutes: None,
-        useful_steps: None,
-        val_every: every,
-        ckpt_every: every,
-        keep: 1,
-        fire_at: Vec::new(),
-        fire_match: None,
-        stop: None,
-        alarm: Default::default(),
-        track: Default::default(),
-        facts: json!({ "link": "text" }),
-    }
+    let steps = job.config.steps;
+    Course::of(steps, steps.div_ceil(MARKS), json!({ "link": "text" }))
 }
 
 /// The maps of a linear fuser, and of the shares that are tried the one with which the documents for

@@ -258,20 +258,14 @@ impl Class<'_> {
         let text = config::to_text(&config)?;
         run.write_text(RUN_TOML, &text)?;
         let facts = json!({ "config": text, "dataset": dataset.sha256 });
+        let train = &config.train;
         let course = smidgen_train::Course {
-            steps: Some(steps),
-            max_steps: None,
-            max_minutes: None,
-            useful_steps: None,
-            val_every: config.train.val_every.expect("a plan's configuration is complete"),
-            ckpt_every: config.train.ckpt_every.expect("a plan's configuration is complete"),
-            keep: config.train.keep,
-            fire_at: Vec::new(),
-            fire_match: None,
-            stop: None,
+            val_every: train.val_every.expect("a plan's configuration is complete"),
+            ckpt_every: train.ckpt_every.expect("a plan's configuration is complete"),
+            keep: train.keep,
             alarm: config.alarm,
             track: config.track,
-            facts,
+            ..smidgen_train::Course::of(steps, steps, facts)
         };
         let outcome = fit(trainer, &course, run, cx.progress, cx.stop)?;
         match outcome.status {

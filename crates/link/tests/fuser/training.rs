@@ -11,7 +11,7 @@ use smidgen_link::{KvCache, KvView, Receiver};
 use smidgen_model::KeySpace;
 use smidgen_store::{Disk, RunDir, RunView, Which};
 use smidgen_tensor::{Compute, Device, Keep, Params};
-use smidgen_train::{AlarmConfig, Course, Objective, TrackConfig, Trainer, fit};
+use smidgen_train::{Course, Objective, Trainer, fit};
 
 use crate::models::*;
 
@@ -93,21 +93,8 @@ fn a_fuser_learns_what_the_receiver_cannot_know() {
 }
 
 fn course(steps: u64, max_steps: Option<u64>) -> Course {
-    Course {
-        steps: Some(steps),
-        max_steps,
-        max_minutes: None,
-        useful_steps: None,
-        val_every: 4,
-        ckpt_every: 3,
-        keep: 2,
-        fire_at: Vec::new(),
-        fire_match: None,
-        stop: None,
-        alarm: AlarmConfig::default(),
-        track: TrackConfig::default(),
-        facts: serde_json::Value::Null,
-    }
+    let every = Course::of(steps, 4, serde_json::Value::Null);
+    Course { max_steps, ckpt_every: 3, keep: 2, ..every }
 }
 
 /// The run as far as `until`, from its newest checkpoint if it has one.

@@ -59,6 +59,25 @@ pub struct Course {
 }
 
 impl Course {
+    /// So many steps, validated and saved each `every`; the newest checkpoint stays.
+    pub fn of(steps: u64, every: u64, facts: Value) -> Course {
+        Course {
+            steps: Some(steps),
+            max_steps: None,
+            max_minutes: None,
+            useful_steps: None,
+            val_every: every,
+            ckpt_every: every,
+            keep: 1,
+            fire_at: Vec::new(),
+            fire_match: None,
+            stop: None,
+            alarm: AlarmConfig::default(),
+            track: TrackConfig::default(),
+            facts,
+        }
+    }
+
     /// The last step, as far as it is known.
     fn end(&self, horizon: Option<u64>) -> Option<u64> {
         [horizon, self.max_steps].into_iter().flatten().min()

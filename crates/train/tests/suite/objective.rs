@@ -11,8 +11,7 @@ use smidgen_tensor::{
     Compute, Device, LinearSpec, ParamId, Params, Role, Tape, Targets, Tensor, Var,
 };
 use smidgen_train::{
-    AlarmConfig, Course, Error, Event, Objective, Outcome, Recipe, Standing, TrackConfig, Trainer,
-    Validation, fit,
+    Course, Error, Event, Objective, Outcome, Recipe, Standing, Trainer, Validation, fit,
 };
 
 /// Which of two classes a point of the plane belongs to: the sign of x - y.
@@ -107,21 +106,7 @@ pub(crate) fn recipe(grad: GradMode) -> Recipe {
 }
 
 pub(crate) fn course(steps: u64) -> Course {
-    Course {
-        steps: Some(steps),
-        max_steps: None,
-        max_minutes: None,
-        useful_steps: None,
-        val_every: 10,
-        ckpt_every: 5,
-        keep: 2,
-        fire_at: Vec::new(),
-        fire_match: None,
-        stop: None,
-        alarm: AlarmConfig::default(),
-        track: TrackConfig::default(),
-        facts: serde_json::Value::Null,
-    }
+    Course { ckpt_every: 5, keep: 2, ..Course::of(steps, 10, serde_json::Value::Null) }
 }
 
 struct Ran {
