@@ -185,11 +185,39 @@ impl<'a> Receiver<'a> {
         prompt: &[u32],
         arrival: Option<&Arrival<'_>>,
     ) -> Result<Vec<f32>, Error> {
-        let Some((last, first)) = prompt.split_last().filter(|(_, first)| !first.is_empty()) else {
+        self.enter(session, prompt)?;
+        self.join(session, prompt, arrival)
+    }
+
+    /// The first half of [`Receiver::begin`], for which nothing needs to have arrived: reads a prompt but
+    /// for its last token.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a prompt of less than two tokens, and those of the model.
+    pub fn enter(&self, session: &mut Session<'_>, prompt: &[u32]) -> Result<(), Error> {
+        let Some((_, first)) = prompt.split_last().filter(|(_, first)| !first.is_empty()) else {
             return Err(Error::value("prompt", "at least two tokens", prompt.len()));
         };
         session.truncate(0);
         session.feed(first)?;
+        Ok(())
+    }
+
+    /// The second half: fuses what arrived over the prompt that was read, and reads its last token.
+    ///
+    /// # Errors
+    /// [`Error::Value`] where another number of tokens was read, as for [`Fuser::fuse`], and those of the
+    /// model.
+    pub fn join(
+        &self,
+        session: &mut Session<'_>,
+        prompt: &[u32],
+        arrival: Option<&Arrival<'_>>,
+    ) -> Result<Vec<f32>, Error> {
+        let Some(last) = prompt.last().filter(|_| session.len() + 1 == prompt.len()) else {
+            let expected = format!("{} tokens read", prompt.len().saturating_sub(1));
+            return Err(Error::value("session", expected, session.len()));
+        };
         if let Some(arrival) = arrival {
             let base = self.base_of(session)?;
             let mut tape =
@@ -217,7 +245,23 @@ impl<'a> Receiver<'a> {
         limit: usize,
         ends: impl Fn(u32) -> bool,
     ) -> Result<Vec<u32>, Error> {
-        let mut logits = self.begin(session, prompt, arrival)?;
+        self.enter(session, prompt)?;
+        self.answer_entered(session, prompt, arrival, limit, ends)
+    }
+
+    /// The second half of [`Receiver::answer`], behind [`Receiver::enter`].
+    ///
+    /// # Errors
+    /// As for [`Receiver::join`].
+    pub fn answer_entered(
+        &self,
+        session: &mut Session<'_>,
+        prompt: &[u32],
+        arrival: Option<&Arrival<'_>>,
+        limit: usize,
+        ends: impl Fn(u32) -> bool,
+    ) -> Result<Vec<u32>, Error> {
+        let mut logits = self.join(session, prompt, arrival)?;
         let mut greedy = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() })?;
         let mut answer = Vec::new();
         while answer.len() < limit {

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use smidgen_link::demo::{LINK_JSON, Shown, demo, shown};
+use smidgen_link::demo::{LINK_JSON, Shown, TableLine, demo, shown};
+use smidgen_link::record::LinkRecord;
 use smidgen_link::world::{Bar, Bridge, Preset, Sets, Student, World};
 use smidgen_train::{Context, Silent};
 
@@ -58,6 +59,27 @@ fn every_line_of_every_task_is_measured_and_kept() {
         }
     }
     assert!(sent > 0, "no gate is open, and nothing was sent");
+    // Every line has a run of its own, with all that a record must say.
+    let mut records = 0;
+    for task in &first.tasks {
+        for run in std::fs::read_dir(folder.path().join("evals").join(&task.task)).unwrap() {
+            let path = run.unwrap().path().join("link.json");
+            let record: LinkRecord = smidgen_store::read_json(&path).unwrap();
+            record.check().unwrap();
+            let title = |line: &&TableLine| {
+                let name = line.name.strip_suffix(" (upper bound)").unwrap_or(&line.name);
+                let budget = record.budget.budget.to_string();
+                name == record.method || name == format!("{} {budget}", record.method)
+            };
+            let line = task.lines.iter().find(title).unwrap();
+            let bytes = record.bytes_measured_total as f64 / record.n as f64;
+            assert!((bytes - line.wire_bytes).abs() < 1e-9, "{}", record.key);
+            assert_eq!(record.bytes_estimated_total, record.bytes_measured_total);
+            assert_eq!(record.accuracy, line.accuracy);
+            records += 1;
+        }
+    }
+    assert_eq!(records, first.tasks.iter().map(|task| task.lines.len()).sum::<usize>());
     // What is there is taken over, to the last bit.
     assert_eq!(run(folder.path()), first);
     assert_eq!(shown(folder.path()).unwrap(), first);

@@ -1,14 +1,16 @@
-//! The loop that measures, and its table, with stubs for models and methods.
+//! The loop that measures, with stubs for models and methods.
 
 use std::collections::BTreeMap;
 
+use smidgen_codec::Ledger;
 use smidgen_link::Error;
 use smidgen_link::methods::{
-    Answer, Entry, Measured, Method, Pair, Payload, PayloadKind, Question, ReceiverOnly, Reply,
-    Stage, measure, method_by_name,
+    Answer, Contents, Entry, Measured, Method, Pair, Payload, PayloadKind, Question, ReceiverOnly,
+    Reply, Stage, measure,
 };
-use smidgen_link::plan::Budget;
-use smidgen_link::record::{BudgetRecord, Interval, Table};
+use smidgen_link::record::BudgetRecord;
+use smidgen_link::wire::{self, Group, PerBlock, Plan, Precision, encode, reference, wire_bytes};
+use smidgen_tensor::Device;
 
 struct Item {
     id: String,
@@ -42,16 +44,21 @@ impl Pair for Stub {
         self.asked.push(question.number);
         let told = payload.body().last() == Some(&(question.number as u8));
         let is_right = told || question.number.is_multiple_of(4);
-        Ok(Reply { text: if is_right { "A" } else { "B" }.into(), is_right })
+        let text = if is_right { "A" } else { "B" }.into();
+        Ok(Reply { text, tokens: 1, is_right, timings_ms: BTreeMap::new() })
     }
+}
+
+fn holding(selected_tokens: u64) -> Contents {
+    Contents { selected_tokens, ..Contents::default() }
 }
 
 /// Sends so many bytes, the last of which is the number.
 struct Sends(&'static str, fn(&Item, Option<u64>) -> u64);
 
 impl Method<Stub> for Sends {
-    fn name(&self) -> &'static str {
-        self.0
+    fn name(&self) -> String {
+        self.0.into()
     }
 
     fn is_upper_bound(&self) -> bool {
@@ -62,11 +69,11 @@ impl Method<Stub> for Sends {
         let count = self.1(item, cap);
         let payload = match count {
             0 => Payload::empty(),
-            count => Payload::kv(vec![item.number as u8; count as usize], 1),
+            count => Payload::kv(vec![item.number as u8; count as usize], holding(1)),
         };
         let reply = pair.apply(item, &payload)?;
         let timings_ms = [(Stage::EndToEnd, 1.0)].into();
-        Ok(Answer { reply, payload, timings_ms })
+        Ok(Answer { reply, payload, selection: None, timings_ms })
     }
 }
 
@@ -117,13 +124,13 @@ fn a_payload_above_its_cap_and_tokens_without_bytes_are_errors() {
 
     struct Lost;
     impl Method<Stub> for Lost {
-        fn name(&self) -> &'static str {
-            "lost"
+        fn name(&self) -> String {
+            "lost".into()
         }
         fn answer(&self, pair: &mut Stub, item: &Item, _: Option<u64>) -> Result<Answer, Error> {
-            let payload = Payload::kv(Vec::new(), 7);
+            let payload = Payload::kv(Vec::new(), holding(7));
             let reply = pair.apply(item, &payload)?;
-            Ok(Answer { reply, payload, timings_ms: BTreeMap::new() })
+            Ok(Answer { reply, payload, selection: None, timings_ms: BTreeMap::new() })
         }
     }
     let error = run(&Lost, "none").to_string();
@@ -140,10 +147,6 @@ fn a_question_or_an_entry_twice_is_an_error() {
     let entries = [entry(&OBEYS, "50"), entry(&OBEYS, "50 B")];
     let error = measure(&mut Stub::default(), &entries, &items(3), |_| {}).unwrap_err();
     assert_eq!(error.to_string(), "`method`: expected each once, got `oracle at 50` twice");
-    let methods: [&dyn Method<Stub>; 2] = [&ReceiverOnly, &OBEYS];
-    let error = method_by_name(&methods, "recever-only").err().unwrap().to_string();
-    assert!(error.ends_with("did you mean `receiver-only`?"), "{error}");
-    assert_eq!(method_by_name(&methods, "oracle").unwrap().name(), "oracle");
 }
 
 #[test]
@@ -154,54 +157,31 @@ fn requests_count_and_no_words_are_nothing() {
     assert_eq!(Payload::text(String::new()), Payload::empty());
 }
 
-/// The mean with a band that shows the clusters were passed on.
-fn band(values: &[f64], clusters: &[u64]) -> Result<Interval, Error> {
-    assert_eq!(values.len(), clusters.len());
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    Ok(Interval { mean, low: mean - 0.125, high: mean + 0.125 })
-}
-
 #[test]
-fn the_table_is_the_same_as_json_csv_and_markdown() {
-    let table = Table::of("T1", &measured(8), "receiver-only", &band).unwrap();
-    assert_eq!((table.n, table.rows.len()), (8, 3));
-    assert!(table.rows[0].difference.is_none());
-    assert_eq!(table.rows[1].difference.unwrap().mean, 0.75);
-    let csv = table.to_csv();
-    let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(
-        lines[0],
-        "task,method,budget,upper_bound,n,bytes_mean,bytes_p50,bytes_p95,\
-         accuracy,accuracy_low,accuracy_high,difference,difference_low,difference_high"
-    );
-    assert_eq!(lines[1], "T1,receiver-only,none,0,8,0,0,0,0.25,0.125,0.375,,,");
-    assert_eq!(lines[2], "T1,oracle,1/8,1,8,12.5,12.5,13,1,0.875,1.125,0.75,0.625,0.875");
-    let columns = lines.iter().map(|line| line.split(',').count());
-    assert!(columns.clone().all(|count| count == 14));
-    let markdown = table.to_markdown();
-    assert!(markdown.contains("| receiver-only | none | 0 | 0 | 0 | 25.0 [12.5, 37.5] | - |"));
-    assert!(markdown.contains(
-        "| oracle (upper bound) | 64 | 64 | 64 | 64 | 100.0 [87.5, 112.5] | +75.0 [+62.5, +87.5] |"
-    ));
-    let text = serde_json::to_string(&table).unwrap();
-    assert_eq!(serde_json::from_str::<Table>(&text).unwrap(), table);
-    assert!(Table::of("T1", &measured(4), "text", &band).is_err());
-}
-
-#[test]
-fn methods_that_never_differ_are_doubted() {
-    let ignored = Sends("ignored", |_, _| 0);
-    let deaf = Sends("deaf", |item, _| u64::from(item.number.is_multiple_of(4)));
-    let entries = [entry(&ReceiverOnly, "none"), entry(&ignored, "none"), entry(&deaf, "none")];
-    let found = measure(&mut Stub::default(), &entries, &items(8), |_| {}).unwrap();
-    // Two that send nothing are alike by right; one that sends in vain is not.
-    assert_eq!(found.alike(), [(0, 2), (1, 2)]);
-    let table = Table::of("T1", &found, "receiver-only", &band).unwrap();
-    let warning = "`receiver-only` at none and `deaf` at none gave the same answers";
-    assert_eq!(table.warnings[0], warning);
-    assert!(table.to_markdown().ends_with("gave the same answers\n"));
-    let budgets = found.column("deaf", Some(Budget::Unlimited));
-    assert!(budgets.is_some() && found.column("deaf", Some(Budget::Bytes(1))).is_none());
+fn what_a_container_holds_is_read_from_it() {
+    let (device, cache) = (Device::cpu(Ledger::new(), 1), reference(1, 3, 2, 16, 10));
+    let group = |tokens: &[u32], keys, values| Group {
+        tokens: PerBlock::Same(tokens.to_vec()),
+        precision: PerBlock::Same(wire::Pair { keys: Some(keys), values: Some(values) }),
+    };
+    let groups = vec![
+        group(&[1, 4, 5], Precision::Int8, Precision::Int8),
+        group(&[9], Precision::Int8, Precision::Int4),
+    ];
+    let plan = Plan { layers_per_block: 2, ..Plan::new(3, groups) };
+    let container = encode(&device, cache.view(), &plan).unwrap();
+    let planned = wire_bytes(cache.view().shape, 10, &plan).unwrap();
+    let contents = Contents::of(&container, planned).unwrap();
+    assert_eq!((contents.selected_tokens, contents.left_tokens), (4, 6));
+    let expected = [("int8".into(), 3), ("int8/int4".into(), 1)];
+    assert_eq!(contents.precisions, expected.into());
+    // Four tokens of three layers, keys and values of two heads of sixteen.
+    assert_eq!(contents.values, 4 * 3 * 2 * 2 * 16);
+    assert_eq!((contents.bytes.total(), planned), (container.len() as u64, container.len() as u64));
+    // One byte a number but for the values of the last token.
+    assert_eq!(contents.bytes.payload_k, 4 * 3 * 2 * 16);
+    assert_eq!(contents.bytes.payload_v, 3 * 3 * 2 * 16 + 3 * 2 * 8);
+    assert!(Contents::of(&container[..20], 0).is_err());
 }
 
 #[test]

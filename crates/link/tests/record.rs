@@ -8,10 +8,11 @@ use serde_json::Value;
 use smidgen_link::methods::{PayloadKind, Stage};
 use smidgen_link::plan::{Budget, ScoreStats, SelectionConfig, SelectionStats};
 use smidgen_link::record::{
-    Alignment, BudgetRecord, ByteBreakdown, Decoding, FuserFacts, Host, Interval, Kind, LINK_JSON,
+    Alignment, BudgetRecord, ByteBreakdown, Decoding, FuserFacts, Host, Kind, LINK_JSON,
     LinkRecord, LinkRun, ModelFacts, PrecisionRecord, SCHEMA, SCHEMA_VERSION, SelectionRecord,
     ShapeSource, Spread, Status, TextRecord, WireRecord, check_schema, find_done,
 };
+use smidgen_link::stats::Interval;
 use smidgen_link::{Error, KvShape};
 use smidgen_store::{Disk, Fault, Faulty};
 

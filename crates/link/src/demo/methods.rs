@@ -1,24 +1,31 @@
 //! What is measured: the link in several precisions and shares of tokens, and the controls that show
 //! that the gain is communication.
 //!
-//! Every line answers the same items through the same scorer. A line is what is delivered for an item:
-//! nothing, a cache that passed through a container, zeros, the cache of another item.
+//! Every line is a [`Method`], so all answer the same items through the same scorer. It makes a container:
+//! of the cache in some precision, of a choice of its tokens, of zeros, of the cache of another item.
 //! A choice of tokens by the change at the receiver is an upper bound: no sharer could make it.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::time::Instant;
 
 use smidgen_data::Tokenizer;
 use smidgen_model::Session;
 
 use super::known::{CANDIDATES, Change, Known};
 use super::pair::{Model, Prompt};
-use crate::fuse::{LoadedFuser, Present};
+use crate::fuse::{Arrival, LoadedFuser};
 use crate::message::{self, Received};
-use crate::plan::{self, LayerScores};
-use crate::plan::{ContainerModel, Layout, allocate, allocator_by_name, full_bytes};
+use crate::methods::{
+    Answer, Contents, Entry, Method, Pair, Payload, PayloadKind, Question, Reply, Stage,
+};
+use crate::plan::{
+    self, Budget, ContainerModel, LayerScores, Layout, SelectionConfig, SelectionStats, allocate,
+    allocator_by_name, full_bytes,
+};
 use crate::select::{DeltaHatSelector, Needs, Scene, selector_by_name};
-use crate::wire::Precision;
-use crate::world::{Item, Reader};
+use crate::wire::{self, Plan, Precision};
+use crate::world::{Item, Reader, score_one};
 use crate::{Error, KvCache, Receiver};
 
 /// What is delivered for each item.
@@ -37,18 +44,25 @@ pub(super) enum Line {
 }
 
 impl Line {
-    pub(super) fn name(self) -> String {
-        match self {
-            Line::Whole(precision) => format!("c2c {}", precision.name()),
-            Line::Share(selector, share, precision) => {
-                let is_bound = selector_by_name(selector).is_ok_and(|s| s.needs().is_upper_bound());
-                let bound = if is_bound { " (upper bound)" } else { "" };
-                format!("{selector} p={share} {}{bound}", precision.name())
-            }
-            Line::Budget(allocator, part) => format!("{allocator} 1/{part}"),
-            Line::Shuffled => "shuffled payload".into(),
-            Line::Zeros => "zero payload".into(),
-        }
+    /// The line under its budget.
+    pub(super) fn entry<'l, 'e: 'l>(&'l self) -> Entry<'l, Ends<'e>> {
+        let budget = match *self {
+            Line::Budget(_, denominator) => Budget::Share { numerator: 1, denominator },
+            _ => Budget::Unlimited,
+        };
+        Entry { method: self, budget }
+    }
+
+    /// How it chooses tokens, where it takes a share of them.
+    pub(super) fn selection(self) -> Option<SelectionConfig> {
+        let Line::Share(mode, proportion, _) = self else { return None };
+        Some(SelectionConfig { mode: mode.into(), proportion, ..SelectionConfig::default() })
+    }
+
+    /// Who chooses tokens under its cap.
+    pub(super) fn allocator(self) -> Option<&'static str> {
+        let Line::Budget(allocator, _) = self else { return None };
+        Some(allocator)
     }
 }
 
@@ -116,6 +130,8 @@ pub(super) struct Prepared {
     pub(super) prompts: Vec<Prompt>,
     pub(super) caches: Vec<KvCache>,
     clusters: Vec<u64>,
+    /// Milliseconds that the sharer took for each.
+    prefill_ms: Vec<f64>,
     /// What fusing the whole cache in int8 changes, where somebody asked.
     changes: Vec<OnceCell<Change>>,
 }
@@ -130,75 +146,17 @@ impl Prepared {
         let space = fuser.fuser.config().k_space;
         let prompts = items.iter().map(|item| Prompt::new(item, sharer, receiver));
         let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
-        let caches = prompts.iter().map(|prompt| prompt.cache(&sharer.side, space));
+        let mut prefill_ms = Vec::with_capacity(items.len());
+        let caches = prompts.iter().map(|prompt| {
+            let started = Instant::now();
+            let cache = prompt.cache(&sharer.side, space);
+            prefill_ms.push(since(started));
+            cache
+        });
         let caches = caches.collect::<Result<Vec<_>, _>>()?;
         let clusters = items.iter().map(|item| item.cluster).collect();
         let changes = items.iter().map(|_| OnceCell::new()).collect();
-        Ok(Prepared { prompts, caches, clusters, changes })
-    }
-
-    /// What arrives for an item; none where nothing is sent.
-    pub(super) fn deliver(
-        &self,
-        receiver: &Receiver<'_>,
-        known: Option<&Known>,
-        line: Line,
-        place: usize,
-    ) -> Result<Option<Received>, Error> {
-        let (device, fuser) = (&receiver.side().device, receiver.fuser());
-        let cache = &self.caches[place];
-        let (shape, tokens) = (cache.shape(), cache.tokens());
-        let needed = fuser.fuser.needed(&fuser.params);
-        let space = fuser.fuser.config().k_space;
-        let through = |groups: &[(Vec<u32>, [Precision; 2])]| {
-            let plan = message::plan(&needed, groups, space);
-            plan.map(|plan| Received::through(device, cache.view(), &plan)).transpose()
-        };
-        match line {
-            Line::Whole(precision) => through(&[((0..tokens as u32).collect(), [precision; 2])]),
-            Line::Share(selector, share, precision) => {
-                let layers = sent_layers(&needed);
-                let Some(known) = known.filter(|_| !layers.is_empty()) else { return Ok(None) };
-                let scene = Scene {
-                    regressor: Some(&known.delta_hat),
-                    receiver: match selector_by_name(selector)?.needs() {
-                        Needs::Receiver => Some(self.change(receiver, place)?.seen(receiver)),
-                        _ => None,
-                    },
-                    ..Scene::of_sharer(0, place as u64, cache.view())
-                };
-                let config = plan::SelectionConfig {
-                    mode: selector.into(),
-                    proportion: share,
-                    ..plan::SelectionConfig::default()
-                };
-                let marks = plan::Marks::of(tokens);
-                let chosen = config.select(&scene, &marks, &layers)?.lists.remove(0);
-                through(&[(chosen, [precision; 2])])
-            }
-            Line::Budget(allocator, part) => {
-                let layers = sent_layers(&needed);
-                let Some(known) = known.filter(|_| !layers.is_empty()) else { return Ok(None) };
-                self.budgeted(receiver, known, (allocator, part), place, &layers)
-            }
-            Line::Shuffled => {
-                let other = self.another(place);
-                let mut moved = KvCache::zeroed(device.ledger(), shape, tokens)?;
-                let (from, most) = (self.caches[other].view(), self.caches[other].tokens());
-                for layer in 0..shape.layers {
-                    for token in 0..tokens.min(most) {
-                        moved.key_mut(layer, token).copy_from_slice(from.key(layer, token));
-                        moved.value_mut(layer, token).copy_from_slice(from.value(layer, token));
-                    }
-                }
-                let plan = message::whole(fuser, tokens, Precision::F16);
-                plan.map(|plan| Received::through(device, moved.view(), &plan)).transpose()
-            }
-            Line::Zeros => {
-                let cache = KvCache::zeroed(device.ledger(), shape, tokens)?;
-                Ok(Some(Received { cache, present: Present::All, wire_bytes: 0 }))
-            }
-        }
+        Ok(Prepared { prompts, caches, clusters, prefill_ms, changes })
     }
 
     /// The nearest item behind this one that is about something else and as long, or as it comes.
@@ -221,19 +179,117 @@ impl Prepared {
         }
         Ok(self.changes[place].get().expect("it was just put there"))
     }
+}
+
+/// An item among those that were prepared.
+pub(super) struct Asked<'a> {
+    pub(super) item: &'a Item,
+    pub(super) place: usize,
+}
+
+impl Question for Asked<'_> {
+    fn id(&self) -> &str {
+        &self.item.id
+    }
+
+    fn cluster(&self) -> u64 {
+        self.item.cluster
+    }
+}
+
+/// The two ends of a link and the items that they are asked.
+pub(super) struct Ends<'a> {
+    receiver: &'a Receiver<'a>,
+    session: Session<'a>,
+    tokenizer: &'a Tokenizer,
+    prepared: &'a Prepared,
+    known: Option<&'a Known>,
+}
+
+impl<'a> Ends<'a> {
+    pub(super) fn new(
+        receiver: &'a Receiver<'a>,
+        tokenizer: &'a Tokenizer,
+        prepared: &'a Prepared,
+        known: Option<&'a Known>,
+        capacity: usize,
+    ) -> Result<Ends<'a>, Error> {
+        let session = receiver.session(capacity)?;
+        Ok(Ends { receiver, session, tokenizer, prepared, known })
+    }
+
+    fn fuser(&self) -> &'a LoadedFuser {
+        self.receiver.fuser()
+    }
+
+    /// The plan of these tokens; none where no gate is open.
+    fn plan_of(&self, groups: &[(Vec<u32>, [Precision; 2])]) -> Option<Plan> {
+        let fuser = self.fuser();
+        let needed = fuser.fuser.needed(&fuser.params);
+        message::plan(&needed, groups, fuser.fuser.config().k_space)
+    }
+
+    /// Sharer layers that anybody reads.
+    fn layers(&self) -> Vec<usize> {
+        let needed = self.fuser().fuser.needed(&self.fuser().params);
+        (0..needed.len()).filter(|layer| needed[*layer] != [false; 2]).collect()
+    }
+
+    /// What is sent of the cache in this place; none where it is nothing.
+    fn plan(
+        &self,
+        line: Line,
+        place: usize,
+        cap_bytes: Option<u64>,
+    ) -> Result<(Option<Plan>, Option<SelectionStats>), Error> {
+        let cache = &self.prepared.caches[place];
+        let tokens = cache.tokens();
+        let whole = |precision| self.plan_of(&[((0..tokens as u32).collect(), [precision; 2])]);
+        match line {
+            Line::Whole(precision) => Ok((whole(precision), None)),
+            Line::Shuffled | Line::Zeros => Ok((whole(Precision::F16), None)),
+            Line::Share(selector, _, precision) => {
+                let layers = self.layers();
+                let Some(known) = self.known.filter(|_| !layers.is_empty()) else {
+                    return Ok((None, None));
+                };
+                let scene = Scene {
+                    regressor: Some(&known.delta_hat),
+                    receiver: match selector_by_name(selector)?.needs() {
+                        Needs::Receiver => {
+                            Some(self.prepared.change(self.receiver, place)?.seen(self.receiver))
+                        }
+                        _ => None,
+                    },
+                    ..Scene::of_sharer(0, place as u64, cache.view())
+                };
+                let config = line.selection().expect("this line selects");
+                let mut chosen = config.select(&scene, &plan::Marks::of(tokens), &layers)?;
+                let groups = [(chosen.lists.remove(0), [precision; 2])];
+                Ok((self.plan_of(&groups), Some(chosen.stats)))
+            }
+            Line::Budget(allocator, _) => {
+                let layers = self.layers();
+                let Some(known) = self.known.filter(|_| !layers.is_empty()) else {
+                    return Ok((None, None));
+                };
+                let cap_bytes = cap_bytes.unwrap_or(u64::MAX);
+                Ok((self.budgeted(known, allocator, place, &layers, cap_bytes)?, None))
+            }
+        }
+    }
 
     /// Weights by the regressor that came with the fuser, distortions by its calibration: the sharer has
     /// both.
     fn budgeted(
         &self,
-        receiver: &Receiver<'_>,
         known: &Known,
-        (allocator, part): (&str, u32),
+        allocator: &str,
         place: usize,
         layers: &[usize],
-    ) -> Result<Option<Received>, Error> {
-        let (device, fuser) = (&receiver.side().device, receiver.fuser());
-        let cache = &self.caches[place];
+        cap_bytes: u64,
+    ) -> Result<Option<Plan>, Error> {
+        let (fuser, cache) = (self.fuser(), &self.prepared.caches[place]);
         let needed = fuser.fuser.needed(&fuser.params);
         let recipes = CANDIDATES.map(|precision| message::recipe(&needed, precision));
         let [int4, int8] = recipes.each_ref().map(|recipe| known.calibration.distortion(recipe));
@@ -243,86 +299,163 @@ impl Prepared {
         let block_layers = whole.map(|plan| plan.layers_per_block);
         let layout = Layout { block_layers, ..Layout::default() };
         let model = ContainerModel::new(cache.shape(), cache.tokens(), layout, recipes.to_vec())?;
-        let cap = full_bytes(cache.shape(), cache.tokens()) / u64::from(part);
         let scope: Vec<u32> = (0..cache.tokens() as u32).collect();
         let scene = Scene {
             regressor: Some(&known.delta_hat),
             ..Scene::of_sharer(0, place as u64, cache.view())
         };
         let weights = LayerScores::of(&DeltaHatSelector, &scene, layers)?.weights(&scope)?;
-        let chosen =
-            allocate(allocator_by_name(allocator)?, &model, &scope, &weights, &distortions, cap)?;
+        let allocator = allocator_by_name(allocator)?;
+        let chosen = allocate(allocator, &model, &scope, &weights, &distortions, cap_bytes)?;
         let groups: Vec<_> = chosen
             .groups
             .into_iter()
             .map(|group| (group.tokens, [CANDIDATES[group.recipe]; 2]))
             .collect();
-        if groups.is_empty() {
-            return Ok(None);
+        Ok(if groups.is_empty() { None } else { self.plan_of(&groups) })
+    }
+
+    /// What a line sends in the place of the cache; none for the cache itself.
+    fn instead(&self, line: Line, place: usize) -> Result<Option<KvCache>, Error> {
+        let cache = &self.prepared.caches[place];
+        let make = || {
+            let ledger = self.receiver.side().device.ledger();
+            KvCache::zeroed(ledger, cache.shape(), cache.tokens())
+        };
+        match line {
+            Line::Zeros => make().map(Some),
+            Line::Shuffled => {
+                let other = &self.prepared.caches[self.prepared.another(place)];
+                let (mut moved, from) = (make()?, other.view());
+                for layer in 0..cache.shape().layers {
+                    for token in 0..cache.tokens().min(other.tokens()) {
+                        moved.key_mut(layer, token).copy_from_slice(from.key(layer, token));
+                        moved.value_mut(layer, token).copy_from_slice(from.value(layer, token));
+                    }
+                }
+                Ok(Some(moved))
+            }
+            _ => Ok(None),
         }
-        let plan = message::plan(&needed, &groups, fuser.fuser.config().k_space);
-        let received =
-            plan.map(|plan| Received::through(device, cache.view(), &plan)).transpose()?;
-        if let Some(received) = &received
-            && received.wire_bytes > cap
-        {
-            let what = format!("`{allocator}` under 1/{part}");
-            let got_bytes = received.wire_bytes;
-            return Err(Error::OverCap { what, cap_bytes: cap, got_bytes });
-        }
-        Ok(received)
     }
 }
 
-fn sent_layers(needed: &[[bool; 2]]) -> Vec<usize> {
-    (0..needed.len()).filter(|layer| needed[*layer] != [false; 2]).collect()
-}
+impl<'a> Pair for Ends<'a> {
+    type Question = Asked<'a>;
 
-/// The receiver with what is delivered for each item.
-pub(super) struct Linked<'a> {
-    receiver: &'a Receiver<'a>,
-    session: Session<'a>,
-    tokenizer: Tokenizer,
-    prepared: &'a Prepared,
-    known: Option<&'a Known>,
-    line: Line,
-    /// The place of the item that is read next.
-    next: usize,
-    /// Bytes that travelled for each item.
-    pub(super) wire_bytes: Vec<f64>,
-}
+    fn full_bytes(&self, asked: &Asked<'a>) -> Result<u64, Error> {
+        let cache = &self.prepared.caches[asked.place];
+        Ok(full_bytes(cache.shape(), cache.tokens()))
+    }
 
-impl<'a> Linked<'a> {
-    pub(super) fn new(
-        receiver: &'a Receiver<'a>,
-        tokenizer: &Tokenizer,
-        prepared: &'a Prepared,
-        known: Option<&'a Known>,
-        line: Line,
-        capacity: usize,
-    ) -> Result<Linked<'a>, Error> {
-        let (session, tokenizer) = (receiver.session(capacity)?, tokenizer.clone());
-        let (next, wire_bytes) = (0, Vec::new());
-        Ok(Linked { receiver, session, tokenizer, prepared, known, line, next, wire_bytes })
+    fn apply(&mut self, asked: &Asked<'a>, payload: &Payload) -> Result<Reply, Error> {
+        let prepared = self.prepared;
+        let (prompt, cache) = (&prepared.prompts[asked.place], &prepared.caches[asked.place]);
+        let mut timings_ms = BTreeMap::new();
+        let received = match payload.kind() {
+            PayloadKind::Empty => None,
+            PayloadKind::Kv => {
+                let (device, started) = (&self.receiver.side().device, Instant::now());
+                let shape = cache.shape();
+                let received = Received::decode(device, payload.body(), shape, cache.tokens())?;
+                timings_ms.insert(Stage::Decode, since(started));
+                Some(received)
+            }
+            PayloadKind::Text => return Err(Error::value("payload", "a cache", "words")),
+        };
+        let arrival = received.as_ref().map(|received| received.arrival(&prompt.alignment));
+        let mut told = Told { ends: self, prompt: &prompt.receiver, arrival, timings_ms };
+        let scored = score_one(&mut told, asked.item)?;
+        let timings_ms = told.timings_ms;
+        let (text, tokens, is_right) = (scored.answer, scored.tokens, scored.correct);
+        Ok(Reply { text, tokens, is_right, timings_ms })
     }
 }
 
-impl Reader for Linked<'_> {
+/// The receiver with what arrived, to one scorer like any other reader.
+struct Told<'t, 'a> {
+    ends: &'t mut Ends<'a>,
+    prompt: &'t [u32],
+    arrival: Option<Arrival<'t>>,
+    timings_ms: BTreeMap<Stage, f64>,
+}
+
+impl Reader for Told<'_, '_> {
     fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        self.ends.tokenizer
     }
 
     fn read(&mut self, _: &Item) -> Result<Vec<f32>, Error> {
-        let place = self.next;
-        self.next += 1;
-        let received = self.prepared.deliver(self.receiver, self.known, self.line, place)?;
-        self.wire_bytes.push(received.as_ref().map_or(0.0, |received| received.wire_bytes as f64));
-        let prompt = &self.prepared.prompts[place];
-        let arrival = received.as_ref().map(|received| received.arrival(&prompt.alignment));
-        self.receiver.begin(&mut self.session, &prompt.receiver, arrival.as_ref())
+        let Ends { receiver, session, .. } = &mut *self.ends;
+        let started = Instant::now();
+        receiver.enter(session, self.prompt)?;
+        self.timings_ms.insert(Stage::PrefillReceiver, since(started));
+        let started = Instant::now();
+        let logits = receiver.join(session, self.prompt, self.arrival.as_ref())?;
+        if self.arrival.is_some() {
+            // One operation projects what arrived and fuses it.
+            self.timings_ms.insert(Stage::Fuse, since(started));
+        }
+        Ok(logits)
     }
 
     fn follow(&mut self, token: u32) -> Result<Vec<f32>, Error> {
-        Ok(self.session.feed(&[token])?)
+        Ok(self.ends.session.feed(&[token])?)
     }
+}
+
+impl<'a> Method<Ends<'a>> for Line {
+    fn name(&self) -> String {
+        match self {
+            Line::Whole(precision) => format!("c2c {}", precision.name()),
+            Line::Share(selector, share, precision) => {
+                format!("{selector} p={share} {}", precision.name())
+            }
+            Line::Budget(allocator, _) => (*allocator).into(),
+            Line::Shuffled => "shuffled payload".into(),
+            Line::Zeros => "zero payload".into(),
+        }
+    }
+
+    fn is_upper_bound(&self) -> bool {
+        let Line::Share(selector, ..) = self else { return false };
+        selector_by_name(selector).is_ok_and(|selector| selector.needs().is_upper_bound())
+    }
+
+    fn answer(
+        &self,
+        ends: &mut Ends<'a>,
+        asked: &Asked<'a>,
+        cap_bytes: Option<u64>,
+    ) -> Result<Answer, Error> {
+        let (started, prepared) = (Instant::now(), ends.prepared);
+        let (plan, selection) = ends.plan(*self, asked.place, cap_bytes)?;
+        let prefill = prepared.prefill_ms[asked.place];
+        let mut timings_ms: BTreeMap<_, _> = [(Stage::PrefillSharer, prefill)].into();
+        if !self.is_upper_bound() {
+            timings_ms.insert(Stage::Select, since(started));
+        }
+        let payload = match plan {
+            None => Payload::empty(),
+            Some(plan) => {
+                let instead = ends.instead(*self, asked.place)?;
+                let cache = instead.as_ref().unwrap_or(&prepared.caches[asked.place]);
+                let planned = wire::wire_bytes(cache.shape(), cache.tokens(), &plan)?;
+                let encoding = Instant::now();
+                let device = &ends.receiver.side().device;
+                let container = wire::encode(device, cache.view(), &plan)?;
+                timings_ms.insert(Stage::Encode, since(encoding));
+                let contents = Contents::of(&container, planned)?;
+                Payload::kv(container, contents)
+            }
+        };
+        let reply = ends.apply(asked, &payload)?;
+        timings_ms.extend(&reply.timings_ms);
+        timings_ms.insert(Stage::EndToEnd, prefill + since(started));
+        Ok(Answer { reply, payload, selection, timings_ms })
+    }
+}
+
+fn since(started: Instant) -> f64 {
+    1e3 * started.elapsed().as_secs_f64()
 }

@@ -6,8 +6,9 @@
 mod known;
 mod methods;
 mod pair;
+mod records;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -17,11 +18,13 @@ use smidgen_tensor::Device;
 use smidgen_train::{Context, Event};
 
 use self::known::{EXAMPLES, Known};
-use self::methods::{COMPARED, IDENTICAL, LINES, Line, Linked, Prepared, TUNED};
+use self::methods::{Asked, COMPARED, Ends, IDENTICAL, LINES, Line, Prepared, TUNED};
 use self::pair::{Model, response, train_fuser, tuned_answers};
+use crate::align::Alignment;
 use crate::fuse::LoadedFuser;
 use crate::message::check_sent;
-use crate::plan::CALIBRATION_JSON;
+use crate::methods::{Column, Contents, Entry, Measured, PayloadKind, ReceiverOnly, Row, measure};
+use crate::plan::{Budget, CALIBRATION_JSON};
 use crate::select::DELTA_HAT_JSON;
 use crate::stats::{Interval, bootstrap, paired};
 use crate::wire::Precision;
@@ -33,6 +36,9 @@ use crate::{Error, Receiver};
 
 /// Tokens that a session has room for: a prompt and its answer.
 const CAPACITY: usize = 2 * ROW_TOKENS;
+
+/// Progress is told after so many items.
+const TOLD: usize = 256;
 
 /// The name of the record in the folder.
 pub const LINK_JSON: &str = "link.json";
@@ -220,7 +226,10 @@ fn tables(
             identical: &identical,
             tuned,
         };
-        made.push(table(world, *task, &parts)?);
+        let (table, measured, asking) = table(world, *task, &parts, cx)?;
+        records::Records { world, task: *task, parts: &parts, asking: &asking }
+            .write(out, &measured, cx)?;
+        made.push(table);
     }
     Ok((FuserRecord::new(role, &fuser), made))
 }
@@ -273,62 +282,126 @@ struct Parts<'a> {
     tuned: &'a (&'static str, Vec<Scored>),
 }
 
-fn table(world: &World, task: &dyn Task, parts: &Parts<'_>) -> Result<TaskTable, Error> {
+/// All lines of a task and what they come to.
+fn table(
+    world: &World,
+    task: &dyn Task,
+    parts: &Parts<'_>,
+    cx: &mut Context<'_>,
+) -> Result<(TaskTable, Measured, Asking), Error> {
     let Parts { sharer, receiver, linked, known, identical, tuned } = *parts;
     let items = world.items(task, Split::Test);
     if let Some(known) = known {
         known.calibration.check_unseen(items.iter().map(|item| &*item.id))?;
     }
-    let clusters: Vec<u64> = items.iter().map(|item| item.cluster).collect();
+    let asked = |(place, item)| Asked { item, place };
+    let asked: Vec<Asked<'_>> = items.iter().enumerate().map(asked).collect();
     let prepared = Prepared::new(&items, sharer, receiver, linked.fuser())?;
-    let mut own = Alone::receiver(receiver.session(CAPACITY)?, &receiver.tokenizer);
-    let mut asked = Alone::sharer(sharer.session(CAPACITY)?, &sharer.tokenizer);
-    let own = score(&mut own, &items)?;
-    let mut answers = vec![
-        ("receiver alone".to_string(), Vec::new(), right(&own)),
-        ("sharer alone".to_string(), Vec::new(), right(&score(&mut asked, &items)?)),
-        (TUNED.to_string(), Vec::new(), right(&tuned.1)),
-    ];
-    let same = Prepared::new(&items, receiver, receiver, identical.fuser())?;
-    let whole = (IDENTICAL.to_string(), identical, &same, Line::Whole(Precision::F16));
-    let lines = LINES.iter().map(|line| (line.name(), linked, &prepared, *line));
-    for (name, linked, prepared, delivered) in std::iter::once(whole).chain(lines) {
-        let tokenizer = &receiver.tokenizer;
-        let mut reader = Linked::new(linked, tokenizer, prepared, known, delivered, CAPACITY)?;
-        let scored = score(&mut reader, &items)?;
-        if matches!(delivered, Line::Whole(_) | Line::Share(..)) {
-            check_sent(&name, linked.fuser(), &reader.wire_bytes)?;
+    let mut ends = Ends::new(linked, &receiver.tokenizer, &prepared, known, CAPACITY)?;
+    let mut entries = vec![Entry { method: &ReceiverOnly, budget: Budget::Unlimited }];
+    entries.extend(LINES.iter().map(Line::entry));
+    let mut measured = measure(&mut ends, &entries, &asked, |done| {
+        if done.is_multiple_of(TOLD) {
+            let text = format!("{}: {done} of {} items", task.id(), items.len());
+            cx.progress.event(Event::Notice(&text));
         }
-        answers.push((name, reader.wire_bytes, right(&scored)));
+    })?;
+    for (column, line) in measured.columns[1..].iter().zip(LINES) {
+        if matches!(line, Line::Whole(_) | Line::Share(..)) {
+            check_sent(&column.method, linked.fuser(), &column.bytes())?;
+        }
     }
-    let base = answers[0].2.clone();
-    let gain = |first: &[f64], second: &[f64]| paired(first, second, Some(&clusters), world.seed());
-    let line = |(name, bytes, right): &(String, Vec<f64>, Vec<f64>)| -> Result<TableLine, Error> {
-        Ok(TableLine {
-            name: name.clone(),
-            // The sum of none is -0.
-            wire_bytes: (0.0 + bytes.iter().sum::<f64>()) / items.len().max(1) as f64,
-            accuracy: bootstrap(right, Some(&clusters), world.seed())?,
-            gain: gain(right, &base)?,
-        })
-    };
-    let find =
-        |name: &str| answers.iter().find(|(known, ..)| known == name).map(|(.., right)| right);
-    let compare = |[first, second]: &[&str; 2]| {
-        let [a, b] = [first, second].map(|name| find(name).expect("a line of the table"));
-        Ok(Comparison { line: first.to_string(), against: second.to_string(), gain: gain(a, b)? })
-    };
-    Ok(TaskTable {
-        task: task.id().into(),
-        items: items.len(),
-        clusters: clusters.iter().collect::<BTreeSet<_>>().len(),
-        chance: task.chance(world),
-        lines: answers.iter().map(line).collect::<Result<_, _>>()?,
-        compared: COMPARED.iter().map(compare).collect::<Result<_, Error>>()?,
-    })
+    // The controls that are no link between the two, behind the receiver alone.
+    let mut alone = Alone::sharer(sharer.session(CAPACITY)?, &sharer.tokenizer);
+    let alone = Column::unlinked("sharer alone", &score(&mut alone, &items)?);
+    let same = Prepared::new(&items, receiver, receiver, identical.fuser())?;
+    let mut ends = Ends::new(identical, &receiver.tokenizer, &same, None, CAPACITY)?;
+    let whole = [Line::Whole(Precision::F16).entry()];
+    let mut own = measure(&mut ends, &whole, &asked, |_| {})?.columns.remove(0);
+    own.method = IDENTICAL.into();
+    measured.columns.splice(1..1, [alone, Column::unlinked(TUNED, &tuned.1), own]);
+    Ok((TaskTable::of(world, task, &measured)?, measured, Asking::of(&prepared)))
 }
 
-/// 1 for a right answer, 0 for a wrong one.
-fn right(scored: &[Scored]) -> Vec<f64> {
-    scored.iter().map(|scored| f64::from(u8::from(scored.correct))).collect()
+/// What is known of the prompts of a task.
+struct Asking {
+    /// Tokens of each at the receiver.
+    tokens: Vec<f64>,
+    /// Mean share of the receiver's tokens with one token of the sharer that stands for no other.
+    one_to_one: f64,
+    /// Mean share without any.
+    unmapped: f64,
+}
+
+impl Asking {
+    fn of(prepared: &Prepared) -> Asking {
+        let prompts = &prepared.prompts;
+        let mean = |rate: fn(&Alignment) -> f64| {
+            let rates = prompts.iter().map(|prompt| rate(&prompt.alignment));
+            rates.sum::<f64>() / prompts.len().max(1) as f64
+        };
+        Asking {
+            tokens: prompts.iter().map(|prompt| prompt.receiver.len() as f64).collect(),
+            one_to_one: mean(Alignment::one_to_one_rate),
+            unmapped: mean(Alignment::unmapped_rate),
+        }
+    }
+}
+
+impl Column {
+    /// Answers of somebody who was sent nothing.
+    fn unlinked(method: &str, scored: &[Scored]) -> Column {
+        let row = |scored: &Scored| Row {
+            kind: PayloadKind::Empty,
+            bytes: 0,
+            request_bytes: 0,
+            cap_bytes: None,
+            contents: Contents::default(),
+            selection: None,
+            answer: scored.answer.clone(),
+            answer_tokens: scored.tokens,
+            is_right: scored.correct,
+            timings_ms: BTreeMap::new(),
+        };
+        Column {
+            method: method.into(),
+            is_upper_bound: false,
+            budget: Budget::Unlimited,
+            rows: scored.iter().map(row).collect(),
+        }
+    }
+}
+
+impl TaskTable {
+    fn of(world: &World, task: &dyn Task, measured: &Measured) -> Result<TaskTable, Error> {
+        let clusters = &measured.clusters;
+        let base = measured.columns[0].right();
+        let gain =
+            |first: &[f64], second: &[f64]| paired(first, second, Some(clusters), world.seed());
+        let line = |column: &Column| -> Result<TableLine, Error> {
+            let (bytes, right) = (column.bytes(), column.right());
+            Ok(TableLine {
+                name: column.title(),
+                // The sum of none is -0.
+                wire_bytes: (0.0 + bytes.iter().sum::<f64>()) / bytes.len().max(1) as f64,
+                accuracy: bootstrap(&right, Some(clusters), world.seed())?,
+                gain: gain(&right, &base)?,
+            })
+        };
+        let find = |name: &str| measured.columns.iter().find(|column| column.title() == name);
+        let compare = |[first, second]: &[&str; 2]| {
+            let [a, b] =
+                [first, second].map(|name| find(name).expect("a line of the table").right());
+            let gain = gain(&a, &b)?;
+            Ok(Comparison { line: first.to_string(), against: second.to_string(), gain })
+        };
+        Ok(TaskTable {
+            task: task.id().into(),
+            items: measured.ids.len(),
+            clusters: clusters.iter().collect::<BTreeSet<_>>().len(),
+            chance: task.chance(world),
+            lines: measured.columns.iter().map(line).collect::<Result<_, _>>()?,
+            compared: COMPARED.iter().map(compare).collect::<Result<_, Error>>()?,
+        })
+    }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Method, Pair, PayloadKind, Question, Stage};
+use super::{Answer, Contents, Method, Pair, PayloadKind, Question, Stage};
 use crate::Error;
-use crate::plan::Budget;
+use crate::plan::{Budget, SelectionStats};
 use crate::record::config_hash;
 
 /// A method under a budget: a column of results.
@@ -55,10 +55,14 @@ pub struct Row {
     pub request_bytes: u64,
     /// The cap of this question.
     pub cap_bytes: Option<u64>,
-    /// Tokens of the cache in it.
-    pub selected_tokens: u64,
+    /// What its container held.
+    pub contents: Contents,
+    /// How tokens were selected, where a proportion of them was.
+    pub selection: Option<SelectionStats>,
     /// The answer.
     pub answer: String,
+    /// Tokens of the answer.
+    pub answer_tokens: u64,
     /// Whether it is right.
     pub is_right: bool,
     /// What took how long.
@@ -80,7 +84,7 @@ pub fn measure<P: Pair>(
     refuse_twice("question", questions.iter().map(|question| question.id().to_owned()))?;
     refuse_twice("method", entries.iter().map(|e| format!("{} at {}", e.method.name(), e.budget)))?;
     let column = |entry: &Entry<'_, P>| Column {
-        method: entry.method.name().into(),
+        method: entry.method.name(),
         is_upper_bound: entry.method.is_upper_bound(),
         budget: entry.budget,
         rows: Vec::with_capacity(questions.len()),
@@ -102,8 +106,8 @@ pub fn measure<P: Pair>(
 }
 
 fn row(answer: Answer, cap_bytes: Option<u64>, what: impl Fn() -> String) -> Result<Row, Error> {
-    let Answer { reply, payload, timings_ms } = answer;
-    let (bytes, selected_tokens) = (payload.bytes(), payload.selected_tokens);
+    let Answer { reply, payload, selection, timings_ms } = answer;
+    let (bytes, selected_tokens) = (payload.bytes(), payload.contents.selected_tokens);
     if let Some(cap_bytes) = cap_bytes.filter(|cap| bytes > *cap) {
         return Err(Error::OverCap { what: what(), cap_bytes, got_bytes: bytes });
     }
@@ -116,8 +120,10 @@ fn row(answer: Answer, cap_bytes: Option<u64>, what: impl Fn() -> String) -> Res
         bytes,
         request_bytes: payload.request_bytes,
         cap_bytes,
-        selected_tokens,
+        contents: payload.contents,
+        selection,
         answer: reply.text,
+        answer_tokens: reply.tokens,
         is_right: reply.is_right,
         timings_ms,
     })
@@ -141,37 +147,19 @@ impl Measured {
     pub fn ids_sha256(&self) -> Result<String, Error> {
         config_hash(&self.ids)
     }
-
-    /// The column of a method, under its only budget or the one given.
-    pub fn column(&self, method: &str, budget: Option<Budget>) -> Option<&Column> {
-        let is_it = |column: &&Column| {
-            column.method == method && budget.is_none_or(|budget| budget == column.budget)
-        };
-        self.columns.iter().find(is_it)
-    }
-
-    /// Pairs of columns that sent something and gave the same answer to every question: what is
-    /// sent may not reach the receiver. Columns of different budgets of one method may be alike.
-    pub fn alike(&self) -> Vec<(usize, usize)> {
-        let sends = |column: &Column| column.rows.iter().any(|row| row.bytes > 0);
-        let answers = |column: &Column| -> Vec<String> {
-            column.rows.iter().map(|row| row.answer.clone()).collect()
-        };
-        let columns: Vec<_> = self.columns.iter().map(|c| (sends(c), answers(c))).collect();
-        let mut found = Vec::new();
-        for (i, (_, first)) in columns.iter().enumerate() {
-            for (j, (sent, second)) in columns.iter().enumerate().skip(i + 1) {
-                let other = self.columns[i].method != self.columns[j].method;
-                if (*sent || columns[i].0) && other && first == second {
-                    found.push((i, j));
-                }
-            }
-        }
-        found
-    }
 }
 
 impl Column {
+    /// Name and budget, and that it is an upper bound, for people.
+    pub fn title(&self) -> String {
+        let budget = match self.budget {
+            Budget::Unlimited => String::new(),
+            budget => format!(" {budget}"),
+        };
+        let bound = if self.is_upper_bound { " (upper bound)" } else { "" };
+        format!("{}{budget}{bound}", self.method)
+    }
+
     /// 1 for a right answer, 0 for a wrong one.
     pub fn right(&self) -> Vec<f64> {
         self.rows.iter().map(|row| f64::from(u8::from(row.is_right))).collect()

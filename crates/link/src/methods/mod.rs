@@ -12,7 +12,7 @@ mod payload;
 mod receiver_only;
 
 pub use measure::{Column, Entry, Measured, Row, measure};
-pub use payload::{Answer, Payload, PayloadKind, Reply, Stage};
+pub use payload::{Answer, Contents, Payload, PayloadKind, Reply, Stage};
 pub use receiver_only::ReceiverOnly;
 
 use crate::Error;
@@ -49,7 +49,7 @@ pub trait Pair {
 /// A way to answer.
 pub trait Method<P: Pair>: Sync {
     /// The name in configs and tables.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> String;
 
     /// Whether it knows what it could not know over a real link.
     fn is_upper_bound(&self) -> bool {
@@ -67,17 +67,4 @@ pub trait Method<P: Pair>: Sync {
         question: &P::Question,
         cap_bytes: Option<u64>,
     ) -> Result<Answer, Error>;
-}
-
-/// The method of this name out of a pair's list.
-///
-/// # Errors
-/// [`Error::UnknownName`] lists them and the nearest.
-pub fn method_by_name<'a, P: Pair>(
-    methods: &[&'a dyn Method<P>],
-    name: &str,
-) -> Result<&'a dyn Method<P>, Error> {
-    let known = methods.iter().map(|method| method.name());
-    let found = methods.iter().find(|method| method.name() == name).copied();
-    found.ok_or_else(|| Error::unknown("method", name, known))
 }

@@ -1,6 +1,4 @@
-//! `receiver-only`: the receiver answers alone. 0 bytes; the floor under every gain.
-
-use std::collections::BTreeMap;
+//! `receiver alone`: the receiver answers alone. 0 bytes; the floor under every gain.
 
 use super::{Answer, Method, Pair, Payload};
 use crate::Error;
@@ -10,8 +8,8 @@ use crate::Error;
 pub struct ReceiverOnly;
 
 impl<P: Pair> Method<P> for ReceiverOnly {
-    fn name(&self) -> &'static str {
-        "receiver-only"
+    fn name(&self) -> String {
+        "receiver alone".into()
     }
 
     fn answer(
@@ -22,6 +20,7 @@ impl<P: Pair> Method<P> for ReceiverOnly {
     ) -> Result<Answer, Error> {
         let payload = Payload::empty();
         let reply = pair.apply(question, &payload)?;
-        Ok(Answer { reply, payload, timings_ms: BTreeMap::new() })
+        let timings_ms = reply.timings_ms.clone();
+        Ok(Answer { reply, payload, selection: None, timings_ms })
     }
 }

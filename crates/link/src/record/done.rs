@@ -38,10 +38,11 @@ pub struct LinkRun {
 }
 
 impl LinkRun {
-    /// Makes the run directory; `run_toml` is the resolved configuration.
+    /// Makes the run directory, or takes up the one in which the same was asked for and did not end;
+    /// `run_toml` is the resolved configuration.
     ///
     /// # Errors
-    /// [`Error::Store`] where the folder is taken or cannot be written.
+    /// [`Error::Store`] where the folder is taken by anything else or cannot be written.
     pub fn create(
         files: Arc<dyn Files>,
         path: &Path,
@@ -49,8 +50,13 @@ impl LinkRun {
         key: &str,
         config_hash: &str,
     ) -> Result<LinkRun, Error> {
-        let dir = RunDir::create(files, path, run_toml)?;
         let request = Request { key: key.into(), config_hash: config_hash.into() };
+        let view = RunView::open(path).ok();
+        let before: Option<Request> = view.and_then(|run| run.read_json(REQUEST_JSON).ok());
+        if before.as_ref() == Some(&request) && !path.join(LINK_JSON).exists() {
+            return Ok(LinkRun { dir: RunDir::open(files, path)?, request });
+        }
+        let dir = RunDir::create(files, path, run_toml)?;
         dir.write_json(REQUEST_JSON, &request)?;
         Ok(LinkRun { dir, request })
     }

@@ -3,16 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-
-/// A mean and the interval that covers 95 %.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // The names say it.
-pub struct Interval {
-    pub mean: f64,
-    pub low: f64,
-    pub high: f64,
-}
+use crate::stats::quantile;
 
 /// Mean and quantiles of some values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,21 +22,13 @@ impl Spread {
     /// # Errors
     /// [`Error::Length`] for none.
     pub fn of(values: &[f64]) -> Result<Spread, Error> {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let Some(max) = sorted.last().copied() else {
+        let at = |q| quantile(values, q);
+        let (Some(p50), Some(p95), Some(max)) = (at(0.5), at(0.95), at(1.0)) else {
             return Err(Error::Length { what: "values to describe", expected: 1, got: 0 });
         };
         let mean = values.iter().sum::<f64>() / values.len() as f64;
-        Ok(Spread { mean, p50: quantile(&sorted, 0.5), p95: quantile(&sorted, 0.95), max })
+        Ok(Spread { mean, p50, p95, max })
     }
-}
-
-fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let place = q * (sorted.len() - 1) as f64;
-    let (below, share) = (place.floor() as usize, place.fract());
-    let above = (below + 1).min(sorted.len() - 1);
-    sorted[below] + share * (sorted[above] - sorted[below])
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{BudgetRecord, Spread};
+use super::{BudgetRecord, ByteBreakdown, PrecisionRecord, Spread};
 use crate::Error;
 use crate::methods::{Column, PayloadKind, Row, Stage};
 
@@ -30,7 +30,34 @@ impl BudgetRecord {
     }
 }
 
+impl PrecisionRecord {
+    /// Tokens and bits of what travelled in a column.
+    pub fn of(column: &Column, allocator: Option<&str>) -> PrecisionRecord {
+        let mut tokens: BTreeMap<String, u64> = BTreeMap::new();
+        let (mut bytes, mut values) = (0, 0);
+        for contents in column.rows.iter().map(|row| &row.contents) {
+            for (name, count) in &contents.precisions {
+                *tokens.entry(name.clone()).or_default() += count;
+            }
+            *tokens.entry("drop".into()).or_default() += contents.left_tokens;
+            bytes += contents.bytes.payload_k + contents.bytes.payload_v;
+            values += contents.values;
+        }
+        let effective_bits = 8.0 * bytes as f64 / values.max(1) as f64;
+        PrecisionRecord { tokens, effective_bits, allocator: allocator.map(Into::into) }
+    }
+}
+
 impl Column {
+    /// What travelled, by what it was, all rows.
+    pub fn breakdown(&self) -> ByteBreakdown {
+        let mut sum = ByteBreakdown::default();
+        for row in &self.rows {
+            sum += ByteBreakdown { request: row.request_bytes, ..row.contents.bytes };
+        }
+        sum
+    }
+
     /// How often each answer was given.
     pub fn answer_histogram(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();

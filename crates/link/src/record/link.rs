@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Interval, Spread};
+use super::Spread;
 use crate::KvShape;
 use crate::methods::{PayloadKind, Stage};
 use crate::plan::{Budget, SelectionConfig, SelectionStats};
+use crate::stats::Interval;
 
 /// Where an evaluation keeps its record.
 pub const LINK_JSON: &str = "link.json";
@@ -301,6 +302,19 @@ impl ByteBreakdown {
     pub fn total(&self) -> u64 {
         let kv = self.header + self.table + self.indices + self.payload_k + self.payload_v;
         kv + self.scales + self.text + self.request
+    }
+}
+
+impl std::ops::AddAssign for ByteBreakdown {
+    fn add_assign(&mut self, other: ByteBreakdown) {
+        self.header += other.header;
+        self.table += other.table;
+        self.indices += other.indices;
+        self.payload_k += other.payload_k;
+        self.payload_v += other.payload_v;
+        self.scales += other.scales;
+        self.text += other.text;
+        self.request += other.request;
     }
 }
 

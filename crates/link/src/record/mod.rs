@@ -1,10 +1,10 @@
-//! What an evaluation leaves behind: its record, whether it was done before, and its table.
+//! What an evaluation leaves behind: its record, and whether it was done before.
 //!
 //! A run is the directory that every program of this project writes; an evaluation of the link adds
 //! `request.json` (what was asked for, written first) and `link.json` (the record, written last).
 //! So a run without a record is one that did not end, and no list of runs can go stale.
 //!
-//! Read first: [`LinkRecord`], [`RunKey`], [`Table`].
+//! Read first: [`LinkRecord`], [`RunKey`].
 
 mod canonical;
 mod check;
@@ -14,11 +14,10 @@ mod gather;
 mod key;
 mod link;
 mod schema;
-mod table;
 
 pub use canonical::{canonical_json, config_hash};
 pub use done::{Done, LinkRun, find_done};
-pub use figures::{Interval, Spread};
+pub use figures::Spread;
 pub use key::RunKey;
 pub use link::{
     Alignment, BudgetRecord, ByteBreakdown, Decoding, FuserFacts, Host, LINK_JSON, LinkRecord,
@@ -26,4 +25,3 @@ pub use link::{
     WireRecord,
 };
 pub use schema::{Field, Kind, SCHEMA, check_schema};
-pub use table::{Table, TableRow};

@@ -9,7 +9,6 @@
 //! There is no selector by attention mass: the engine's attention runs in tiles and keeps no
 //! probabilities, and a second pass that does would cost the sharer another prefill.
 
-mod agreement;
 mod delta_hat;
 mod delta_kv;
 mod delta_value_norm;
@@ -22,8 +21,7 @@ mod random;
 mod scene;
 mod value_norm;
 
-pub use agreement::{Agreement, agreement, overlap_at, spearman};
-pub use delta_hat::{DELTA_HAT_JSON, DeltaHat, DeltaHatSelector};
+pub use delta_hat::{Agreement, DELTA_HAT_JSON, DeltaHat, DeltaHatSelector};
 pub use delta_kv::DeltaKv;
 pub use delta_value_norm::DeltaValueNorm;
 pub use key_norm::{KeyNormLow, KeyNormTop};

@@ -10,7 +10,7 @@ use super::payload::Payload;
 use super::plan::{KeySpace, TokenSpace};
 use super::precision::Precision;
 use super::scale::{ScaleType, Side};
-use super::section::{Entry, Kind};
+use super::section::{ENTRY_BYTES, Entry, Kind};
 use crate::KvShape;
 
 /// A header with its sections, in words.
@@ -175,6 +175,13 @@ impl Report {
             bytes: Parts::of(header),
             sections: header.entries.iter().map(|entry| section(entry, bytes)).collect(),
         }
+    }
+}
+
+impl Report {
+    /// Bytes of the section table, a part of those of the header.
+    pub fn table_bytes(&self) -> u64 {
+        (self.sections.len() * ENTRY_BYTES) as u64
     }
 }
 

@@ -42,6 +42,7 @@ pub use lessons::{Course, Document, Lesson};
 pub use preset::{Bar, Bridge, PRESETS, Preset, ROPE_THETA, ROW_TOKENS, Sets, Student};
 pub(crate) use school::further;
 pub use school::{Graduate, WORLD_JSON};
+pub(crate) use scoring::MOST_TOKENS;
 pub use scoring::{Alone, Reader, Scored, accuracy, score, score_one};
 pub use tasks::{TASKS, Task, task};
 pub(crate) use teaching::{Taught, Teaching};

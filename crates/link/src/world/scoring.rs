@@ -13,7 +13,7 @@ use super::{Answer, Item};
 use crate::Error;
 
 /// Tokens of a word at most.
-const MOST_TOKENS: usize = 12;
+pub(crate) const MOST_TOKENS: usize = 12;
 
 /// Something that gives logits after a prompt: a model alone, one behind a link, one with a note.
 pub trait Reader {
@@ -43,6 +43,8 @@ pub struct Scored {
     pub cluster: u64,
     /// The letter, or the word.
     pub answer: String,
+    /// Tokens of it.
+    pub tokens: u64,
     /// Whether it is right.
     pub correct: bool,
     /// For a choice, by how much the first option leads the second in probability among the four.
@@ -63,18 +65,18 @@ pub fn score(reader: &mut dyn Reader, items: &[Item]) -> Result<Vec<Scored>, Err
 /// As for [`score`].
 pub fn score_one(reader: &mut dyn Reader, item: &Item) -> Result<Scored, Error> {
     let logits = reader.read(item)?;
-    let (answer, correct, margin) = match &item.answer {
+    let (answer, tokens, correct, margin) = match &item.answer {
         Answer::Choice { gold, .. } => {
             let (place, margin) = choose(&logits, letters(reader.tokenizer())?);
-            (LETTERS[place].to_string(), place == *gold, Some(margin))
+            (LETTERS[place].to_string(), 1, place == *gold, Some(margin))
         }
         Answer::Word { gold } => {
-            let word = write(reader, logits)?;
+            let (word, tokens) = write(reader, logits)?;
             let correct = word == *gold;
-            (word, correct, None)
+            (word, tokens, correct, None)
         }
     };
-    Ok(Scored { id: item.id.clone(), cluster: item.cluster, answer, correct, margin })
+    Ok(Scored { id: item.id.clone(), cluster: item.cluster, answer, tokens, correct, margin })
 }
 
 /// Share of right answers; 0 of none.
@@ -94,8 +96,8 @@ fn choose(logits: &[f32], letters: [u32; 4]) -> (usize, f64) {
     (best, (weights[best] - second) / weights.iter().sum::<f64>())
 }
 
-/// The most likely tokens up to the end of the text or of the sentence, as a word.
-fn write(reader: &mut dyn Reader, mut logits: Vec<f32>) -> Result<String, Error> {
+/// The most likely tokens up to the end of the text or of the sentence, as a word, and how many.
+fn write(reader: &mut dyn Reader, mut logits: Vec<f32>) -> Result<(String, u64), Error> {
     let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() })?;
     let mut ids = Vec::new();
     while ids.len() < MOST_TOKENS {
@@ -107,7 +109,7 @@ fn write(reader: &mut dyn Reader, mut logits: Vec<f32>) -> Result<String, Error>
         ids.push(id);
         logits = reader.follow(id)?;
     }
-    Ok(reader.tokenizer().decode(&ids).trim().to_string())
+    Ok((reader.tokenizer().decode(&ids).trim().to_string(), ids.len() as u64))
 }
 
 /// A model alone, and which of an item's texts it reads.

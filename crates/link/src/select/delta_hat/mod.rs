@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use smidgen_store::{Files, read_json, write_json};
 
 use self::features::Basis;
-use super::{Agreement, Needs, Oracle, Scene, Selector, agreement};
+use super::{Needs, Oracle, Scene, Selector};
+use crate::stats::{overlap_at, spearman};
 use crate::{Error, KvShape};
 
 /// Where the regressor lies beside its fuser.
@@ -48,6 +49,17 @@ struct LayerFit {
     /// Of raw features; the standardisation is folded in.
     weights: Vec<f32>,
     intercept: f32,
+}
+
+/// A ranking beside the one that it stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Agreement {
+    /// Spearman's rho, -1..1; 0 where a side has one score only, for it ranks nothing.
+    pub spearman: f64,
+    /// Share of the first k that both rankings have, 0..1.
+    pub overlap: f64,
+    /// k.
+    pub k: usize,
 }
 
 impl DeltaHat {
@@ -94,10 +106,11 @@ impl DeltaHat {
             let k = (proportion * scene.tokens() as f64).round_ties_even() as usize;
             self.score(scene, layer, &mut guess)?;
             Oracle.score(scene, layer, &mut truth)?;
-            let one = agreement(&guess, &truth, k.max(1));
-            sum.spearman += one.spearman / scenes.len() as f64;
-            sum.overlap += one.overlap / scenes.len() as f64;
-            sum.k = sum.k.max(one.k);
+            let exact = |scores: Vec<f32>| scores.into_iter().map(f64::from).collect::<Vec<_>>();
+            let (guess, truth, k) = (exact(guess), exact(truth), k.max(1));
+            sum.spearman += spearman(&guess, &truth)?.unwrap_or(0.0) / scenes.len() as f64;
+            sum.overlap += overlap_at(&guess, &truth, k)? / scenes.len() as f64;
+            sum.k = sum.k.max(k);
         }
         Ok(sum)
     }
