@@ -245,7 +245,7 @@ fn a_linked_answer_is_that_of_one_process() {
         assert_eq!(ours["handshake"], 180 + 2 + "smidgen".len() + 4 + terms + 8 + proof);
         let stages = sent["receiver"]["stages"].as_array().unwrap();
         let names: Vec<_> = stages.iter().map(|stage| stage["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["transfer", "decode", "first_token", "rest"]);
+        assert_eq!(names, ["prefill", "transfer", "decode", "first_token", "rest"]);
         assert_eq!(sent["receiver"]["stages"], shown["stages"]);
     }
     assert!(!pair.place.path("socket").exists());

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use smidgen_data::{TokenStream, Tokenizer};
+use smidgen_model::Session;
 
 use super::compat::as_wanted;
 use super::intake::Intake;
@@ -36,7 +37,7 @@ pub struct Answer {
     pub text: String,
     /// In tokens, the one that ends it included.
     pub tokens: Vec<u32>,
-    /// From the prompt to its first token.
+    /// From what arrived to its first token; the prompt was read before.
     pub first_token: Duration,
     /// From there to the last.
     pub rest: Duration,
@@ -162,17 +163,30 @@ impl<'a> Host<'a> {
     /// # Errors
     /// [`Error::Value`] for a text that cannot be, those of the model.
     pub fn alone(&self, text: &str) -> Result<Answer, Error> {
-        self.answer(&self.prompt_of(text)?.tokens, None)
+        let tokens = self.prompt_of(text)?.tokens;
+        self.answer(self.enter(&tokens)?, &tokens, None)
     }
 
-    fn answer(&self, prompt: &[u32], arrival: Option<&fuse::Arrival<'_>>) -> Result<Answer, Error> {
+    /// Reads a prompt as far as that needs nothing from anybody.
+    fn enter(&self, prompt: &[u32]) -> Result<Session<'a>, Error> {
         let mut session = self.receiver.session(prompt.len() + self.max_tokens)?;
+        self.receiver.enter(&mut session, prompt)?;
+        Ok(session)
+    }
+
+    fn answer(
+        &self,
+        mut session: Session<'_>,
+        prompt: &[u32],
+        arrival: Option<&fuse::Arrival<'_>>,
+    ) -> Result<Answer, Error> {
         let (started, first) = (Instant::now(), Cell::new(None));
         let ends = |token| {
             first.set(first.get().or_else(|| Some(started.elapsed())));
             self.tokenizer.ends(token)
         };
-        let tokens = self.receiver.answer(&mut session, prompt, arrival, self.max_tokens, ends)?;
+        let (receiver, most) = (self.receiver, self.max_tokens);
+        let tokens = receiver.answer_entered(&mut session, prompt, arrival, most, ends)?;
         let (first_token, whole) = (first.get().unwrap_or_default(), started.elapsed());
         let mut stream = TokenStream::within(self.tokenizer);
         let mut text: String = tokens.iter().filter_map(|token| stream.push(*token)).collect();
@@ -200,6 +214,16 @@ impl Serving<'_> {
     /// of the message counted.
     pub fn serve(&mut self) -> Result<Option<Served>, Error> {
         let Some(mut link) = self.link.take() else { return Ok(None) };
+        let failed = |link: net::Receiver, error: Error| {
+            link.refuse(Reject::new(Code::Failed, "answer", "one", &error));
+            error
+        };
+        // While the sharer reads and sends.
+        let mut stages = Stages::default();
+        let session = match stages.time("prefill", || self.host.enter(&self.tokens)) {
+            Ok(session) => session,
+            Err(error) => return Err(failed(link, error)),
+        };
         let event = link.receive(&mut self.intake).map_err(|error| {
             // What the sink saw says more than what the peer is told.
             self.intake.fault.take().unwrap_or(Error::Net(error))
@@ -210,15 +234,10 @@ impl Serving<'_> {
             Event::Message(arrived) => (Some(arrived), self.intake.received.take(), None),
         };
         let arrival = received.as_ref().map(|received| received.arrival(&self.alignment));
-        let answer = match self.host.answer(&self.tokens, arrival.as_ref()) {
+        let answer = match self.host.answer(session, &self.tokens, arrival.as_ref()) {
             Ok(answer) => answer,
-            Err(error) => {
-                let failed = Reject::new(Code::Failed, "answer", "one", &error);
-                link.refuse(failed);
-                return Err(error);
-            }
+            Err(error) => return Err(failed(link, error)),
         };
-        let mut stages = Stages::default();
         if let Some(arrived) = arrived {
             // What was decoded while more was on its way.
             stages.0.push(Stage::new("transfer", arrived.transfer));
