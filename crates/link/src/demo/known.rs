@@ -4,7 +4,7 @@
 
 use smidgen_tensor::Tensor;
 
-use super::methods::Prepared;
+use super::ends::Prepared;
 use super::pair::Prompt;
 use crate::message::{self, Received};
 use crate::plan::{Calibration, CalibrationSums};

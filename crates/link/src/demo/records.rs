@@ -10,9 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use smidgen_train::{Context, cpu_name};
 
-use super::methods::{LINES, Line};
+use super::lines::{IDENTICAL, LINES, Line};
 use super::pair::Model;
-use super::{Asking, Parts};
+use super::table::{Asking, Parts};
 use crate::Error;
 use crate::fuse::LoadedFuser;
 use crate::message;
@@ -177,7 +177,7 @@ impl Records<'_> {
     fn fuser(&self, column: &Column, line: Option<Line>) -> Option<&LoadedFuser> {
         match line {
             Some(_) => Some(self.parts.linked.fuser()),
-            None if column.method == super::IDENTICAL => Some(self.parts.identical.fuser()),
+            None if column.method == IDENTICAL => Some(self.parts.identical.fuser()),
             None => None,
         }
     }

@@ -5,28 +5,20 @@
 //! of the cache in some precision, of a choice of its tokens, of zeros, of the cache of another item.
 //! A choice of tokens by the change at the receiver is an upper bound: no sharer could make it.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use smidgen_data::Tokenizer;
-use smidgen_model::Session;
-
-use super::known::{CANDIDATES, Change, Known};
-use super::pair::{Model, Prompt};
-use crate::fuse::{Arrival, LoadedFuser};
-use crate::message::{self, Received};
-use crate::methods::{
-    Answer, Contents, Entry, Method, Pair, Payload, PayloadKind, Question, Reply, Stage,
-};
+use super::ends::{Asked, Ends, since};
+use super::known::{CANDIDATES, Known};
+use crate::message;
+use crate::methods::{Answer, Contents, Entry, Method, Pair, Payload, Stage};
 use crate::plan::{
     self, Budget, ContainerModel, LayerScores, Layout, SelectionConfig, SelectionStats, allocate,
-    allocator_by_name, full_bytes,
+    allocator_by_name,
 };
 use crate::select::{DeltaHatSelector, Needs, Scene, selector_by_name};
 use crate::wire::{self, Plan, Precision};
-use crate::world::{Item, Reader, score_one};
-use crate::{Error, KvCache, Receiver};
+use crate::{Error, KvCache};
 
 /// What is delivered for each item.
 #[derive(Clone, Copy, Debug)]
@@ -125,103 +117,60 @@ pub(super) const IDENTICAL: &str = "identical sharer c2c f16";
 pub(super) const TUNED: &str = "receiver fine-tuned on the fuser's data";
 const DELTA: &str = "delta_proj_vnorm_topk p=0.25 int8 (upper bound)";
 
-/// Items with the caches that the sharer made of them.
-pub(super) struct Prepared {
-    pub(super) prompts: Vec<Prompt>,
-    pub(super) caches: Vec<KvCache>,
-    clusters: Vec<u64>,
-    /// Milliseconds that the sharer took for each.
-    prefill_ms: Vec<f64>,
-    /// What fusing the whole cache in int8 changes, where somebody asked.
-    changes: Vec<OnceCell<Change>>,
-}
-
-impl Prepared {
-    pub(super) fn new(
-        items: &[Item],
-        sharer: &Model,
-        receiver: &Model,
-        fuser: &LoadedFuser,
-    ) -> Result<Prepared, Error> {
-        let space = fuser.fuser.config().k_space;
-        let prompts = items.iter().map(|item| Prompt::new(item, sharer, receiver));
-        let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
-        let mut prefill_ms = Vec::with_capacity(items.len());
-        let caches = prompts.iter().map(|prompt| {
-            let started = Instant::now();
-            let cache = prompt.cache(&sharer.side, space);
-            prefill_ms.push(since(started));
-            cache
-        });
-        let caches = caches.collect::<Result<Vec<_>, _>>()?;
-        let clusters = items.iter().map(|item| item.cluster).collect();
-        let changes = items.iter().map(|_| OnceCell::new()).collect();
-        Ok(Prepared { prompts, caches, clusters, prefill_ms, changes })
-    }
-
-    /// The nearest item behind this one that is about something else and as long, or as it comes.
-    fn another(&self, place: usize) -> usize {
-        let count = self.caches.len();
-        let others = || (1..count).map(|step| (place + step) % count);
-        let differs = |other: &usize| self.clusters[*other] != self.clusters[place];
-        let as_long = |other: &usize| self.caches[*other].tokens() == self.caches[place].tokens();
-        others().filter(differs).find(as_long).or_else(|| others().find(differs)).unwrap_or(place)
-    }
-
-    fn change(&self, receiver: &Receiver<'_>, place: usize) -> Result<&Change, Error> {
-        if self.changes[place].get().is_none() {
-            let (device, cache) = (&receiver.side().device, &self.caches[place]);
-            let plan = message::whole(receiver.fuser(), cache.tokens(), Precision::Int8);
-            let plan = plan.expect("whoever asks has an open gate");
-            let received = Received::through(device, cache.view(), &plan)?;
-            let change = Change::of(receiver, &self.prompts[place], &received)?;
-            let _ = self.changes[place].set(change);
+impl<'a> Method<Ends<'a>> for Line {
+    fn name(&self) -> String {
+        match self {
+            Line::Whole(precision) => format!("c2c {}", precision.name()),
+            Line::Share(selector, share, precision) => {
+                format!("{selector} p={share} {}", precision.name())
+            }
+            Line::Budget(allocator, _) => (*allocator).into(),
+            Line::Shuffled => "shuffled payload".into(),
+            Line::Zeros => "zero payload".into(),
         }
-        Ok(self.changes[place].get().expect("it was just put there"))
+    }
+
+    fn is_upper_bound(&self) -> bool {
+        let Line::Share(selector, ..) = self else { return false };
+        selector_by_name(selector).is_ok_and(|selector| selector.needs().is_upper_bound())
+    }
+
+    fn answer(
+        &self,
+        ends: &mut Ends<'a>,
+        asked: &Asked<'a>,
+        cap_bytes: Option<u64>,
+    ) -> Result<Answer, Error> {
+        let (started, prepared) = (Instant::now(), ends.prepared);
+        let (plan, selection) = ends.plan(*self, asked.place, cap_bytes)?;
+        let prefill = prepared.prefill_ms[asked.place];
+        let mut timings_ms: BTreeMap<_, _> = [(Stage::PrefillSharer, prefill)].into();
+        if !self.is_upper_bound() {
+            timings_ms.insert(Stage::Select, since(started));
+        }
+        let payload = match plan {
+            None => Payload::empty(),
+            Some(plan) => {
+                let instead = ends.instead(*self, asked.place)?;
+                let cache = instead.as_ref().unwrap_or(&prepared.caches[asked.place]);
+                let planned = wire::wire_bytes(cache.shape(), cache.tokens(), &plan)?;
+                let encoding = Instant::now();
+                let device = &ends.receiver.side().device;
+                let container = wire::encode(device, cache.view(), &plan)?;
+                timings_ms.insert(Stage::Encode, since(encoding));
+                let contents = Contents::of(&container, planned)?;
+                Payload::kv(container, contents)
+            }
+        };
+        let reply = ends.apply(asked, &payload)?;
+        timings_ms.extend(&reply.timings_ms);
+        timings_ms.insert(Stage::EndToEnd, prefill + since(started));
+        Ok(Answer { reply, payload, selection, timings_ms })
     }
 }
 
-/// An item among those that were prepared.
-pub(super) struct Asked<'a> {
-    pub(super) item: &'a Item,
-    pub(super) place: usize,
-}
-
-impl Question for Asked<'_> {
-    fn id(&self) -> &str {
-        &self.item.id
-    }
-
-    fn cluster(&self) -> u64 {
-        self.item.cluster
-    }
-}
-
-/// The two ends of a link and the items that they are asked.
-pub(super) struct Ends<'a> {
-    receiver: &'a Receiver<'a>,
-    session: Session<'a>,
-    tokenizer: &'a Tokenizer,
-    prepared: &'a Prepared,
-    known: Option<&'a Known>,
-}
-
-impl<'a> Ends<'a> {
-    pub(super) fn new(
-        receiver: &'a Receiver<'a>,
-        tokenizer: &'a Tokenizer,
-        prepared: &'a Prepared,
-        known: Option<&'a Known>,
-        capacity: usize,
-    ) -> Result<Ends<'a>, Error> {
-        let session = receiver.session(capacity)?;
-        Ok(Ends { receiver, session, tokenizer, prepared, known })
-    }
-
-    fn fuser(&self) -> &'a LoadedFuser {
-        self.receiver.fuser()
-    }
-
+/// What lines send.
+impl Ends<'_> {
     /// The plan of these tokens; none where no gate is open.
     fn plan_of(&self, groups: &[(Vec<u32>, [Precision; 2])]) -> Option<Plan> {
         let fuser = self.fuser();
@@ -338,124 +287,4 @@ impl<'a> Ends<'a> {
             _ => Ok(None),
         }
     }
-}
-
-impl<'a> Pair for Ends<'a> {
-    type Question = Asked<'a>;
-
-    fn full_bytes(&self, asked: &Asked<'a>) -> Result<u64, Error> {
-        let cache = &self.prepared.caches[asked.place];
-        Ok(full_bytes(cache.shape(), cache.tokens()))
-    }
-
-    fn apply(&mut self, asked: &Asked<'a>, payload: &Payload) -> Result<Reply, Error> {
-        let prepared = self.prepared;
-        let (prompt, cache) = (&prepared.prompts[asked.place], &prepared.caches[asked.place]);
-        let mut timings_ms = BTreeMap::new();
-        let received = match payload.kind() {
-            PayloadKind::Empty => None,
-            PayloadKind::Kv => {
-                let (device, started) = (&self.receiver.side().device, Instant::now());
-                let shape = cache.shape();
-                let received = Received::decode(device, payload.body(), shape, cache.tokens())?;
-                timings_ms.insert(Stage::Decode, since(started));
-                Some(received)
-            }
-            PayloadKind::Text => return Err(Error::value("payload", "a cache", "words")),
-        };
-        let arrival = received.as_ref().map(|received| received.arrival(&prompt.alignment));
-        let mut told = Told { ends: self, prompt: &prompt.receiver, arrival, timings_ms };
-        let scored = score_one(&mut told, asked.item)?;
-        let timings_ms = told.timings_ms;
-        let (text, tokens, is_right) = (scored.answer, scored.tokens, scored.correct);
-        Ok(Reply { text, tokens, is_right, timings_ms })
-    }
-}
-
-/// The receiver with what arrived, to one scorer like any other reader.
-struct Told<'t, 'a> {
-    ends: &'t mut Ends<'a>,
-    prompt: &'t [u32],
-    arrival: Option<Arrival<'t>>,
-    timings_ms: BTreeMap<Stage, f64>,
-}
-
-impl Reader for Told<'_, '_> {
-    fn tokenizer(&self) -> &Tokenizer {
-        self.ends.tokenizer
-    }
-
-    fn read(&mut self, _: &Item) -> Result<Vec<f32>, Error> {
-        let Ends { receiver, session, .. } = &mut *self.ends;
-        let started = Instant::now();
-        receiver.enter(session, self.prompt)?;
-        self.timings_ms.insert(Stage::PrefillReceiver, since(started));
-        let started = Instant::now();
-        let logits = receiver.join(session, self.prompt, self.arrival.as_ref())?;
-        if self.arrival.is_some() {
-            // One operation projects what arrived and fuses it.
-            self.timings_ms.insert(Stage::Fuse, since(started));
-        }
-        Ok(logits)
-    }
-
-    fn follow(&mut self, token: u32) -> Result<Vec<f32>, Error> {
-        Ok(self.ends.session.feed(&[token])?)
-    }
-}
-
-impl<'a> Method<Ends<'a>> for Line {
-    fn name(&self) -> String {
-        match self {
-            Line::Whole(precision) => format!("c2c {}", precision.name()),
-            Line::Share(selector, share, precision) => {
-                format!("{selector} p={share} {}", precision.name())
-            }
-            Line::Budget(allocator, _) => (*allocator).into(),
-            Line::Shuffled => "shuffled payload".into(),
-            Line::Zeros => "zero payload".into(),
-        }
-    }
-
-    fn is_upper_bound(&self) -> bool {
-        let Line::Share(selector, ..) = self else { return false };
-        selector_by_name(selector).is_ok_and(|selector| selector.needs().is_upper_bound())
-    }
-
-    fn answer(
-        &self,
-        ends: &mut Ends<'a>,
-        asked: &Asked<'a>,
-        cap_bytes: Option<u64>,
-    ) -> Result<Answer, Error> {
-        let (started, prepared) = (Instant::now(), ends.prepared);
-        let (plan, selection) = ends.plan(*self, asked.place, cap_bytes)?;
-        let prefill = prepared.prefill_ms[asked.place];
-        let mut timings_ms: BTreeMap<_, _> = [(Stage::PrefillSharer, prefill)].into();
-        if !self.is_upper_bound() {
-            timings_ms.insert(Stage::Select, since(started));
-        }
-        let payload = match plan {
-            None => Payload::empty(),
-            Some(plan) => {
-                let instead = ends.instead(*self, asked.place)?;
-                let cache = instead.as_ref().unwrap_or(&prepared.caches[asked.place]);
-                let planned = wire::wire_bytes(cache.shape(), cache.tokens(), &plan)?;
-                let encoding = Instant::now();
-                let device = &ends.receiver.side().device;
-                let container = wire::encode(device, cache.view(), &plan)?;
-                timings_ms.insert(Stage::Encode, since(encoding));
-                let contents = Contents::of(&container, planned)?;
-                Payload::kv(container, contents)
-            }
-        };
-        let reply = ends.apply(asked, &payload)?;
-        timings_ms.extend(&reply.timings_ms);
-        timings_ms.insert(Stage::EndToEnd, prefill + since(started));
-        Ok(Answer { reply, payload, selection, timings_ms })
-    }
-}
-
-fn since(started: Instant) -> f64 {
-    1e3 * started.elapsed().as_secs_f64()
 }
