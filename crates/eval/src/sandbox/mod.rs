@@ -4,7 +4,7 @@
 //! read files. On Linux a program gets:
 //!
 //! - a root of its own (mount namespace, `pivot_root`): the named folders, read-only, the system's
-//!   shared libraries, `/dev/null`, and `/work`, an empty folder in memory of bounded size;
+//!   shared libraries, `/dev/null`, and `/sandbox`, an empty folder in memory of bounded size;
 //! - no network (an empty network namespace: not even loopback is up), no shared memory (IPC);
 //! - a PID namespace: its init waits for the program and ends, and the kernel kills all the rest;
 //! - a non-zero user id without any capability in a user namespace (who starts as root becomes

@@ -44,13 +44,13 @@ pub(super) unsafe fn new_root(job: &Job) -> Outcome {
                 libc::AT_RECURSIVE,
             )?;
         }
-        mount(Step::Mounts, c"tmpfs", c"work", c"tmpfs", flags, Some(&job.work_options))?;
+        mount(Step::Mounts, c"tmpfs", c"sandbox", c"tmpfs", flags, Some(&job.work_options))?;
         read_only(c".", MOUNT_ATTR_NODEV, 0)?;
         let here = c".".as_ptr();
         checked(Step::Pivot, libc::syscall(libc::SYS_pivot_root, here, here))?;
         // The old root lies on top of the new one now; without it there is no way back.
         checked(Step::Pivot, libc::umount2(here, libc::MNT_DETACH).into())?;
-        checked(Step::Pivot, libc::chdir(c"/work".as_ptr()).into())
+        checked(Step::Pivot, libc::chdir(c"/sandbox".as_ptr()).into())
     }
 }
 

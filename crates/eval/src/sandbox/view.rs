@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const LIBRARIES: &[&str] = &["/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store"];
 
 /// The folder the program may write to.
-pub(super) const WORK: &str = "work";
+pub(super) const WORK: &str = "sandbox";
 
 /// Something of the outside that is shown inside.
 pub(super) struct Bind {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Somebody may run the ignored tests outside; there they do nothing.
 fn inside() -> bool {
-    std::env::current_dir().is_ok_and(|folder| folder == Path::new("/work"))
+    std::env::current_dir().is_ok_and(|folder| folder == Path::new("/sandbox"))
         && std::env::vars_os().next().is_none()
 }
 
@@ -86,16 +86,22 @@ fn write_outside() {
         return;
     }
     let own = format!("{}/escaped", env!("CARGO_MANIFEST_DIR"));
-    let places =
-        ["/escaped", "/work/../escaped", "/tmp/escaped", "/usr/lib/escaped", "/lib/escaped", &own];
+    let places = [
+        "/escaped",
+        "/sandbox/../escaped",
+        "/tmp/escaped",
+        "/usr/lib/escaped",
+        "/lib/escaped",
+        &own,
+    ];
     for place in places.into_iter().chain(stdin().lines()) {
         assert!(File::create(place).is_err(), "{place}");
         assert!(fs::create_dir(place).is_err(), "{place}");
     }
     let this = std::env::args().next().unwrap();
     assert!(File::options().write(true).open(&this).is_err(), "{this} can be written");
-    assert!(fs::remove_file(&this).is_err() && fs::rename(&this, "/work/moved").is_err());
-    File::create("/work/allowed").unwrap().write_all(b"a file of its own").unwrap();
+    assert!(fs::remove_file(&this).is_err() && fs::rename(&this, "/sandbox/moved").is_err());
+    File::create("/sandbox/allowed").unwrap().write_all(b"a file of its own").unwrap();
 }
 
 #[test]
@@ -107,7 +113,7 @@ fn fill_the_disk() {
     let limit: usize = stdin().parse().unwrap();
     let mut written = 0;
     'files: for file in 0.. {
-        let mut file = File::create(format!("/work/{file}")).unwrap();
+        let mut file = File::create(format!("/sandbox/{file}")).unwrap();
         for _ in 0..16 {
             match file.write(&[1; 1 << 16]) {
                 Ok(count) => written += count,
@@ -192,13 +198,13 @@ fn gain_rights() {
         assert_eq!(libc::setuid(0), -1);
         assert_eq!(libc::unshare(libc::CLONE_NEWUSER), -1, "a user namespace of its own");
         assert_eq!(libc::unshare(libc::CLONE_NEWNS), -1);
-        assert_eq!(libc::chroot(c"/work".as_ptr()), -1);
+        assert_eq!(libc::chroot(c"/sandbox".as_ptr()), -1);
         let null = std::ptr::null();
         assert_eq!(
-            libc::mount(c"/".as_ptr(), c"/work".as_ptr(), null, libc::MS_BIND, null.cast()),
+            libc::mount(c"/".as_ptr(), c"/sandbox".as_ptr(), null, libc::MS_BIND, null.cast()),
             -1
         );
-        assert_eq!(libc::umount2(c"/work".as_ptr(), libc::MNT_DETACH), -1);
+        assert_eq!(libc::umount2(c"/sandbox".as_ptr(), libc::MNT_DETACH), -1);
         let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
         assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &limit), -1);
         assert_eq!(libc::sethostname(c"x".as_ptr(), 1), -1);
