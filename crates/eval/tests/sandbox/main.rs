@@ -69,7 +69,8 @@ fn command_lines() -> impl Iterator<Item = String> {
         .map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
-/// Command lines that name an attack.
+/// Command lines of this program that name an attack; a copy of it may run the same one elsewhere.
 fn survivors(name: &str) -> Vec<String> {
-    command_lines().filter(|line| line.contains(&format!("attacks::{name}"))).collect()
+    let (own, name) = (this_program().display().to_string(), format!("attacks::{name}"));
+    command_lines().filter(|line| line.starts_with(&own) && line.contains(&name)).collect()
 }
