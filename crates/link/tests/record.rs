@@ -326,6 +326,13 @@ fn a_fault_while_writing_leaves_no_record_or_a_whole_one() {
         if path.join(LINK_JSON).exists() {
             let text = std::fs::read_to_string(path.join(LINK_JSON)).unwrap();
             assert_eq!(serde_json::from_str::<LinkRecord>(&text).unwrap(), full());
+        } else {
+            // What was cut off goes on.
+            run(Arc::new(Disk), &path).unwrap().finish(&full()).unwrap();
         }
     }
+    // Another request does not.
+    let path = dir.path().join("begun");
+    drop(run(Arc::new(Disk), &path).unwrap());
+    assert!(LinkRun::create(Arc::new(Disk), &path, "", "k", "other").is_err());
 }

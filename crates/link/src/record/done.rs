@@ -51,12 +51,16 @@ impl LinkRun {
         config_hash: &str,
     ) -> Result<LinkRun, Error> {
         let request = Request { key: key.into(), config_hash: config_hash.into() };
-        let view = RunView::open(path).ok();
-        let before: Option<Request> = view.and_then(|run| run.read_json(REQUEST_JSON).ok());
-        if before.as_ref() == Some(&request) && !path.join(LINK_JSON).exists() {
-            return Ok(LinkRun { dir: RunDir::open(files, path)?, request });
-        }
-        let dir = RunDir::create(files, path, run_toml)?;
+        let is_own = |run: RunView| match run.read_json::<Request>(REQUEST_JSON) {
+            Ok(before) => before == request,
+            // A process that was killed may have come no further.
+            Err(_) => !path.join(REQUEST_JSON).exists(),
+        };
+        let is_begun = !path.join(LINK_JSON).exists() && RunView::open(path).is_ok_and(is_own);
+        let dir = match is_begun {
+            true => RunDir::open(files, path)?,
+            false => RunDir::create(files, path, run_toml)?,
+        };
         dir.write_json(REQUEST_JSON, &request)?;
         Ok(LinkRun { dir, request })
     }
