@@ -91,6 +91,8 @@ def main():
     if args.peer:
         return peer(args.peer, args.side, args.count, args.repeats, args.threads)
     pairs = [pair for pair in PAIRS if pair[0].startswith(args.only)]
+    if not pairs:
+        parser.error(f"--only {args.only!r}: expected the beginning of one of {', '.join(pair[0] for pair in PAIRS)}")
     times = {}
     with args.log.open("w") as log:
         limits = [args.smidgen, "bench", "limits", "--json", "--threads", str(args.threads)]

@@ -1,5 +1,6 @@
 //! The whole chain on a world of a moment: every part runs, is measured, and is taken over.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 
 use smidgen_link::demo::{LINK_JSON, Shown, TableLine, demo, shown};
@@ -60,7 +61,7 @@ fn every_line_of_every_task_is_measured_and_kept() {
     }
     assert!(sent > 0, "no gate is open, and nothing was sent");
     // Every line has a run of its own, with all that a record must say.
-    let mut records = 0;
+    let (mut records, mut receivers) = (0, BTreeSet::new());
     for task in &first.tasks {
         for run in std::fs::read_dir(folder.path().join("evals").join(&task.task)).unwrap() {
             let path = run.unwrap().path().join("link.json");
@@ -76,10 +77,19 @@ fn every_line_of_every_task_is_measured_and_kept() {
             assert!((bytes - line.wire_bytes).abs() < 1e-9, "{}", record.key);
             assert_eq!(record.bytes_estimated_total, record.bytes_measured_total);
             assert_eq!(record.accuracy, line.accuracy);
+            // Who answered, and who was asked.
+            let (answering, sharing) = (&record.receiver.fingerprint, &record.sharer.fingerprint);
+            assert_eq!(answering == sharing, record.method.starts_with("identical"));
+            let is_tuned = record.method.starts_with("receiver fine-tuned");
+            assert_eq!(record.receiver.id == "receiver-tuned", is_tuned);
+            receivers.insert((is_tuned, answering.clone()));
             records += 1;
         }
     }
     assert_eq!(records, first.tasks.iter().map(|task| task.lines.len()).sum::<usize>());
+    // One receiver for both sharers, and one that was taught for each.
+    assert_eq!(receivers.iter().filter(|(is_tuned, _)| !is_tuned).count(), 1);
+    assert_eq!(receivers.len(), 3);
     // What is there is taken over, to the last bit.
     assert_eq!(run(folder.path()), first);
     assert_eq!(shown(folder.path()).unwrap(), first);

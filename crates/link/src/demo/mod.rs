@@ -158,9 +158,9 @@ fn tables(
         known.delta_hat.save(&*cx.files, &dir.join(DELTA_HAT_JSON))?;
     }
     let identical = Receiver::new(&receiver.side, &identical)?;
-    let tasks = TASKS.iter().filter(|task| task.sharer() == role).zip(&tuned);
+    let tasks = TASKS.iter().filter(|task| task.sharer() == role).zip(&tuned.answers);
     let mut made = Vec::new();
-    for (task, tuned) in tasks.filter(|(task, _)| is_wanted(**task)) {
+    for (task, answers) in tasks.filter(|(task, _)| is_wanted(**task)) {
         let text = format!("{}: {}", task.id(), task.about());
         cx.progress.event(Event::Notice(&text));
         let parts = Parts {
@@ -169,7 +169,7 @@ fn tables(
             linked: &linked,
             known: known.as_ref(),
             identical: &identical,
-            tuned,
+            tuned: (&tuned.fingerprint, answers),
         };
         let (table, measured, asking) = table::table(world, *task, &parts, cx)?;
         records::Records { world, task: *task, parts: &parts, asking: &asking }

@@ -15,6 +15,7 @@ use crate::fuse::{
     self, FuserConfig, FuserData, FuserFacts, FuserObjective, FuserTraining, LoadedFuser,
 };
 use crate::remote::tokenizer_sha256;
+use crate::side::fingerprint;
 use crate::world::{
     self, Alone, Answer, ROW_TOKENS, Role, Scored, Split, TASKS, Taught, Teaching, World, further,
     letters, score,
@@ -113,6 +114,14 @@ fn lessons(
     Ok(lessons)
 }
 
+/// The receiver that was taught what a fuser learns from.
+pub(super) struct Tuned {
+    /// Of its weights.
+    pub(super) fingerprint: String,
+    /// Its answers to the test items of each task of the role.
+    pub(super) answers: Vec<Vec<Scored>>,
+}
+
 /// The receiver itself, taught what a fuser of this pair learns from: the same questions and answers, and
 /// nobody to ask. Gives its answers to the test items of every task of the role.
 ///
@@ -125,7 +134,7 @@ pub(super) fn tuned_answers(
     (role, sharer): (Role, &Path),
     receiver: &Path,
     cx: &mut Context<'_>,
-) -> Result<Vec<(&'static str, Vec<Scored>)>, Error> {
+) -> Result<Tuned, Error> {
     let (sharer, receiver) = (Model::open(sharer, device)?, Model::open(receiver, device)?);
     let training = world.preset().fuser;
     let items = lessons(world, role, Split::Train, training.rounds, &sharer, &receiver)?;
@@ -142,9 +151,13 @@ pub(super) fn tuned_answers(
         let params = trainer.params();
         let session = Session::new(device, side.compute, &decoder, params, 2 * ROW_TOKENS)?;
         let mut alone = Alone::receiver(session, &tokenizer);
-        Ok((task.id(), score(&mut alone, &world.items(*task, Split::Test))?))
+        score(&mut alone, &world.items(*task, Split::Test))
     };
-    TASKS.iter().filter(|task| task.sharer() == role).map(answers).collect()
+    let answers = TASKS.iter().filter(|task| task.sharer() == role).map(answers);
+    Ok(Tuned {
+        answers: answers.collect::<Result<_, Error>>()?,
+        fingerprint: fingerprint(decoder.spec(), trainer.params()),
+    })
 }
 
 /// Trains the fuser of a pair in a run directory, or takes the one that is there.

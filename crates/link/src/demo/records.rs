@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use smidgen_train::{Context, cpu_name};
 
-use super::lines::{IDENTICAL, LINES, Line};
+use super::lines::{IDENTICAL, LINES, Line, TUNED};
 use super::pair::Model;
 use super::table::{Asking, Parts};
 use crate::Error;
@@ -37,7 +37,8 @@ pub(super) struct Records<'a> {
     pub(super) world: &'a World,
     pub(super) task: &'a dyn Task,
     pub(super) parts: &'a Parts<'a>,
-    pub(super) asking: &'a Asking,
+    /// Of the pair, and of the receiver with itself.
+    pub(super) asking: &'a [Asking; 2],
 }
 
 impl Records<'_> {
@@ -86,6 +87,17 @@ impl Records<'_> {
     ) -> Result<LinkRecord, Error> {
         let (world, Parts { sharer, receiver, .. }) = (self.world, self.parts);
         let fuser = self.fuser(column, line);
+        let is_own = column.method == IDENTICAL;
+        let asking = &self.asking[usize::from(is_own)];
+        let mut answering = about("receiver", receiver);
+        if column.method == TUNED {
+            (answering.id, answering.fingerprint) =
+                ("receiver-tuned".into(), self.parts.tuned.0.into());
+        }
+        let sharing = match is_own {
+            true => answering.clone(),
+            false => about(self.task.sharer().name(), sharer),
+        };
         let is_kv = column.rows.iter().any(|row| row.kind == PayloadKind::Kv);
         let wire = fuser.filter(|_| is_kv).map(|fuser| wire(fuser, column));
         let selection = line.and_then(Line::selection);
@@ -98,7 +110,7 @@ impl Records<'_> {
         let facts = json!({
             "key": key,
             "world": world.fingerprint(),
-            "models": [receiver.side.fingerprint(), sharer.side.fingerprint()],
+            "models": [&answering.fingerprint, &sharing.fingerprint],
             "fuser": fuser.map(LoadedFuser::fingerprint),
             "version": env!("CARGO_PKG_VERSION"),
         });
@@ -112,8 +124,8 @@ impl Records<'_> {
             config_hash: config_hash(&facts)?,
             finished_unix_s: now.map_or(0, |since| since.as_secs()),
             pair_id: self.pair(),
-            receiver: about("receiver", receiver),
-            sharer: about(self.task.sharer().name(), sharer),
+            receiver: answering,
+            sharer: sharing,
             fuser: fuser.map(|fuser| FuserFacts {
                 fingerprint: fuser.fingerprint(),
                 layers_loaded: fuser.layers() as u64,
@@ -129,14 +141,14 @@ impl Records<'_> {
             n: column.rows.len() as u64,
             example_ids_hash: measured.ids_sha256()?,
             context_len_bucket: "baseline".into(),
-            prompt_tokens: Spread::of(&self.asking.tokens)?,
+            prompt_tokens: Spread::of(&asking.tokens)?,
             corpus_version: world.fingerprint().into(),
             longctx_seed: None,
             alignment: Alignment {
                 on: true,
                 strategy: Some("cover_last".into()),
-                one_to_one_rate: Some(self.asking.one_to_one),
-                unmapped_rate: Some(self.asking.unmapped),
+                one_to_one_rate: Some(asking.one_to_one),
+                unmapped_rate: Some(asking.unmapped),
             },
             method: column.method.clone(),
             payload: if is_kv { PayloadKind::Kv } else { PayloadKind::Empty },

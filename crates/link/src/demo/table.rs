@@ -76,17 +76,18 @@ pub(super) struct Parts<'a> {
     pub(super) known: Option<&'a Known>,
     /// The receiver with a fuser for its own cache.
     pub(super) identical: &'a Receiver<'a>,
-    /// Answers of the receiver that was taught what the fuser learns from.
-    pub(super) tuned: &'a (&'static str, Vec<Scored>),
+    /// Fingerprint and answers of the receiver that was taught what the fuser learns from.
+    pub(super) tuned: (&'a str, &'a [Scored]),
 }
 
-/// All lines of a task and what they come to.
+/// All lines of a task and what they come to; the prompts are those of the pair, and of the receiver with
+/// itself.
 pub(super) fn table(
     world: &World,
     task: &dyn Task,
     parts: &Parts<'_>,
     cx: &mut Context<'_>,
-) -> Result<(TaskTable, Measured, Asking), Error> {
+) -> Result<(TaskTable, Measured, [Asking; 2]), Error> {
     let Parts { sharer, receiver, linked, known, identical, tuned } = *parts;
     let items = world.items(task, Split::Test);
     if let Some(known) = known {
@@ -117,8 +118,9 @@ pub(super) fn table(
     let whole = [Line::Whole(Precision::F16).entry()];
     let mut own = measure(&mut ends, &whole, &asked, |_| {})?.columns.remove(0);
     own.method = IDENTICAL.into();
-    measured.columns.splice(1..1, [alone, Column::unlinked(TUNED, &tuned.1), own]);
-    Ok((TaskTable::of(world, task, &measured)?, measured, Asking::of(&prepared)))
+    measured.columns.splice(1..1, [alone, Column::unlinked(TUNED, tuned.1), own]);
+    let asking = [&prepared, &same].map(Asking::of);
+    Ok((TaskTable::of(world, task, &measured)?, measured, asking))
 }
 
 /// What is known of the prompts of a task.
