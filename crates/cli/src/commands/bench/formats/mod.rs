@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::Serialize;
 use smidgen_codec::quality::{Row, row, rows};
-use smidgen_codec::{Format, Packed, Rng, Rounding, Stream};
+use smidgen_codec::{Format, Level, Packed, Rng, Rounding, Stream};
+use smidgen_train::cpu_name;
 
 use crate::out;
 
@@ -82,7 +83,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let line = |(row, speed): &(Row, Speed)| {
             format!("{} {} |\n", row.columns(), speed.cells().join(" | "))
         };
-        return out::piece(PAGE.replace("{table}\n", &all.iter().map(line).collect::<String>()));
+        let machine = format!(
+            "one core of {} ({}), where a copy moves {:.0} GB/s",
+            cpu_name(),
+            Level::detect().name(),
+            timer.copy
+        );
+        let table: String = all.iter().map(line).collect();
+        return out::piece(PAGE.replace("{table}\n", &table).replace("{machine}", &machine));
     }
     if args.json {
         return out::json(&all.into_iter().map(measured).collect::<Vec<_>>());
