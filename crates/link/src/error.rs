@@ -120,13 +120,16 @@ pub enum Error {
         /// The message.
         got_bytes: u64,
     },
-    /// A vocabulary in which the letter of an option is no token of its own.
-    #[error("letter `{letter}` of an option: expected 1 token, got {tokens}")]
-    Letters {
-        /// The letter.
-        letter: &'static str,
-        /// Tokens that it takes.
-        tokens: usize,
+    /// A vocabulary in which an option does not begin with a token of its own.
+    #[error(
+        "option `{word}`: expected a first token with a letter of it, got the blank alone; \
+         a vocabulary of more than {vocab} tokens has one"
+    )]
+    OptionToken {
+        /// The option.
+        word: String,
+        /// Tokens of the vocabulary.
+        vocab: usize,
     },
     /// A model that did not learn what it must know, or knows what it must not.
     #[error(

@@ -17,8 +17,7 @@ use crate::fuse::{
 use crate::remote::tokenizer_sha256;
 use crate::side::fingerprint;
 use crate::world::{
-    self, Alone, Answer, ROW_TOKENS, Role, Scored, Split, TASKS, Taught, Teaching, World, further,
-    letters, score,
+    self, Alone, ROW_TOKENS, Role, Scored, Split, TASKS, Taught, Teaching, World, further, score,
 };
 use crate::{Error, KvCache, Side};
 
@@ -81,10 +80,7 @@ impl Prompt {
 
 /// The right answer to an item.
 pub(super) fn response(item: &world::Item, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
-    match &item.answer {
-        Answer::Choice { gold, .. } => Ok(vec![letters(tokenizer)?[*gold]]),
-        Answer::Word { gold } => Ok(tokenizer.encode(&format!(" {gold}."))?),
-    }
+    Ok(tokenizer.encode(&format!(" {}.", item.answer.gold()))?)
 }
 
 /// What a fuser learns from: items of these tasks, in so many rounds, with other options each time.

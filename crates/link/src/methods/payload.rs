@@ -145,7 +145,7 @@ impl Payload {
 /// What the receiver made of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
-    /// The letter, or the words.
+    /// The words.
     pub text: String,
     /// Tokens of it.
     pub tokens: u64,

@@ -104,7 +104,6 @@ pub(super) fn exams(world: &World, role: Role) -> Vec<Exam> {
         Role::Sharer => vec![
             known("own facts", choices(world, "own", &own)),
             known("own facts, written out", recalls(world, "own", &own)),
-            understood("documents", items(world, "t3")),
             unknown("nobody's facts", items(world, "t8")),
         ],
         Role::Mute => vec![known("own facts, as statements", statements(world, "own", &own))],

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Answer {
-    /// One of the options, named by its letter.
+    /// One of the options.
     Choice {
-        /// The options behind A, B, C and D.
+        /// The options as they are listed, no two of them beginning alike.
         options: Vec<String>,
         /// The place of the right one.
         gold: usize,

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::dice::Dice;
 use super::text::{
-    BLOT, LETTER_TAIL, LETTERS, PLACES, STATEMENTS, WORD_TAIL, ask, ask_country, list, place,
+    BLOT, OPTION_TAIL, PLACES, PROFILES, STATEMENTS, WORD_TAIL, ask, ask_country, list, place,
     prose, state,
 };
 use super::{Role, Set, Split, TASKS, World};
@@ -19,21 +19,47 @@ pub struct Document {
     pub text: String,
     /// Bytes of it that can be known: values and answers.
     pub known: Vec<Range<usize>>,
-    /// Whether the end of the text is part of the last answer.
-    pub ends: bool,
+    /// A question: where its tail stands, whose words nobody has to learn. The answer is asked for at each of
+    /// them instead, so it has to be known there, and a cache of the tail holds it. The end of the text
+    /// is part of the answer.
+    pub tail: Option<Range<usize>>,
 }
 
 impl Document {
-    fn new(text: String, known: Range<usize>) -> Document {
-        Document { text, known: vec![known], ends: false }
+    /// A statement with what it states.
+    fn stated(text: String, known: Range<usize>) -> Document {
+        Document { text, known: vec![known], tail: None }
     }
 
-    /// A prompt with its answer.
-    fn answered(prompt: String, answer: &str) -> Document {
-        let text = format!("{prompt} {answer}");
-        Document { known: std::iter::once(prompt.len()..text.len()).collect(), text, ends: true }
+    /// A question with its tail, and its answer.
+    fn answered(question: String, tail: &str, answer: &str) -> Document {
+        let asked = question.len()..question.len() + tail.len();
+        let text = format!("{question}{tail} {answer}");
+        Document {
+            known: std::iter::once(asked.end..text.len()).collect(),
+            text,
+            tail: Some(asked),
+        }
     }
 }
+
+/// When a lesson is given. Questions keep facts from being learnt where they are asked from the start, and
+/// are learnt in a fraction of the time once the facts are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// Up to [`FIRST_TERM`] of a schedule.
+    First,
+    /// From there on.
+    Second,
+    /// Throughout.
+    Both,
+}
+
+/// Share of a schedule's steps that the first term takes.
+pub const FIRST_TERM: f64 = 0.2;
+
+/// A lesson, when it is given, and its share of the documents of that time.
+pub type Given = (&'static Lesson, Term, f64);
 
 /// A kind of document.
 #[derive(Debug)]
@@ -48,10 +74,28 @@ pub(crate) static STATE: Lesson = Lesson {
     name: "state",
     draw: |world, role, dice| {
         let (entity, relation) = fact(world, role.knows(), dice);
-        let value = world.values(relation)[world.fact(entity, relation)];
-        let wording = dice.pick(STATEMENTS);
-        let (text, at) = state(wording, world.relation_name(relation), world.name(entity), value);
-        Document::new(text, at)
+        let value = world.fact(entity, relation);
+        let (text, at) = statement(world, world.name(entity), relation, value, dice);
+        Document::stated(text, at)
+    },
+};
+
+/// All facts about somebody in one sentence, in any order.
+pub(crate) static PROFILE: Lesson = Lesson {
+    name: "profile",
+    draw: |world, role, dice| {
+        let (entity, _) = fact(world, role.knows(), dice);
+        let mut relations: Vec<usize> = (0..world.preset().relations).collect();
+        dice.shuffle(&mut relations);
+        let mut text = dice.pick(PROFILES).replace("{e}", world.name(entity));
+        let mut known = Vec::new();
+        for (place, relation) in relations.into_iter().enumerate() {
+            let value = world.values()[world.fact(entity, relation)];
+            let comma = if place == 0 { "" } else { "," };
+            text += &format!("{comma} the {} {value}", world.relation_name(relation));
+            known.push(text.len() - value.len()..text.len());
+        }
+        Document { text: text + ".", known, tail: None }
     },
 };
 
@@ -61,7 +105,7 @@ pub(crate) static CHOOSE: Lesson = Lesson {
     draw: |world, role, dice| {
         let (entity, relation) = fact(world, role.knows(), dice);
         let asked = ask(world.relation_name(relation), world.name(entity));
-        choice(asked, world.values(relation), world.fact(entity, relation), dice)
+        choice(asked, world.values(), world.fact(entity, relation), dice)
     },
 };
 
@@ -71,8 +115,8 @@ pub(crate) static RECALL: Lesson = Lesson {
     draw: |world, role, dice| {
         let (entity, relation) = fact(world, role.knows(), dice);
         let asked = ask(world.relation_name(relation), world.name(entity));
-        let value = world.values(relation)[world.fact(entity, relation)];
-        Document::answered(asked + WORD_TAIL, value)
+        let value = world.values()[world.fact(entity, relation)];
+        Document::answered(asked, WORD_TAIL, value)
     },
 };
 
@@ -82,8 +126,26 @@ pub(crate) static READ: Lesson = Lesson {
     draw: |world, _, dice| {
         let told = tell(world, Split::Train, dice);
         let asked = ask(world.relation_name(told.relation), &told.name);
-        let value = world.values(told.relation)[told.value];
-        Document::answered(format!("{} {asked}{WORD_TAIL}", told.text), value)
+        let value = world.values()[told.value];
+        Document::answered(format!("{} {asked}", told.text), WORD_TAIL, value)
+    },
+};
+
+/// Documents about strangers whose facts are told once more, in other words and another order: the
+/// densest way to learn where in a text a fact stands.
+pub(crate) static RETELL: Lesson = Lesson {
+    name: "retell",
+    draw: |world, _, dice| {
+        let Told { mut text, mut facts, .. } = tell(world, Split::Train, dice);
+        dice.shuffle(&mut facts);
+        let mut known = Vec::new();
+        for (name, relation, value) in facts {
+            let (sentence, at) = statement(world, &name, relation, value, dice);
+            text.push(' ');
+            known.push(text.len() + at.start..text.len() + at.end);
+            text += &sentence;
+        }
+        Document { text, known, tail: None }
     },
 };
 
@@ -93,7 +155,7 @@ pub(crate) static READ_CHOOSE: Lesson = Lesson {
     draw: |world, _, dice| {
         let (text, name, relation, value) = one_told(world, None, dice);
         let asked = format!("{text} {}", ask(world.relation_name(relation), &name));
-        choice(asked, world.values(relation), value, dice)
+        choice(asked, world.values(), value, dice)
     },
 };
 
@@ -104,8 +166,8 @@ pub(crate) static ATLAS: Lesson = Lesson {
         let city = dice.below(world.preset().values);
         let country = world.countries()[world.country(city)];
         let wording = dice.pick(PLACES);
-        let (text, at) = place(wording, world.values(0)[city], country);
-        Document::new(text, at)
+        let (text, at) = place(wording, world.values()[city], country);
+        Document::stated(text, at)
     },
 };
 
@@ -138,37 +200,46 @@ pub(crate) static PROSE: Lesson = Lesson {
     },
 };
 
-/// The lessons of a role, each with its share of the documents.
+/// The lessons of a role.
 #[derive(Clone, Debug)]
 pub struct Course {
     role: Role,
-    lessons: Vec<(&'static Lesson, f64)>,
+    lessons: Vec<Given>,
 }
 
 impl Course {
-    /// What all tasks together ask a role to be taught; where several ask for a lesson, the largest
-    /// share counts.
+    /// What all tasks together ask a role to be taught; where several ask for a lesson at the same time, the
+    /// largest share counts.
     pub fn of(role: Role) -> Course {
-        let mut lessons: Vec<(&'static Lesson, f64)> = vec![(&PROSE, 0.02)];
-        for (lesson, share) in TASKS.iter().flat_map(|task| task.lessons(role)) {
-            match lessons.iter_mut().find(|(known, _)| known.name == lesson.name) {
-                Some((_, most)) => *most = most.max(share),
-                None => lessons.push((lesson, share)),
+        let mut lessons: Vec<Given> = vec![(&PROSE, Term::Both, 0.02)];
+        for (lesson, term, share) in TASKS.iter().flat_map(|task| task.lessons(role)) {
+            let is_same =
+                |(known, when, _): &&mut Given| known.name == lesson.name && *when == term;
+            match lessons.iter_mut().find(is_same) {
+                Some((_, _, most)) => *most = most.max(share),
+                None => lessons.push((lesson, term, share)),
             }
         }
         Course { role, lessons }
     }
 
-    /// The document of a place in what `purpose` names.
-    pub(crate) fn document(&self, world: &World, purpose: &str, place: [u64; 2]) -> Document {
+    /// The document of a place in what `purpose` names, out of the lessons of a term or of all there are.
+    pub(crate) fn document(
+        &self,
+        world: &World,
+        purpose: &str,
+        term: Term,
+        place: [u64; 2],
+    ) -> Document {
         let mut dice = Dice::new(world.seed(), purpose, place);
-        let total: f64 = self.lessons.iter().map(|(_, share)| share).sum();
-        let mut left = dice.uniform() * total;
-        let drawn = self.lessons.iter().find(|(_, share)| {
+        let is_given = |when: Term| [when, term].contains(&Term::Both) || when == term;
+        let given = || self.lessons.iter().filter(|(_, when, _)| is_given(*when));
+        let mut left = dice.uniform() * given().map(|(_, _, share)| share).sum::<f64>();
+        let drawn = given().find(|(_, _, share)| {
             left -= share;
             left < 0.0
         });
-        let (lesson, _) = drawn.unwrap_or(&self.lessons[0]);
+        let (lesson, ..) = drawn.unwrap_or(&self.lessons[0]);
         (lesson.draw)(world, self.role, &mut dice)
     }
 }
@@ -182,24 +253,43 @@ fn fact(world: &World, sets: &[Set], dice: &mut Dice) -> (usize, usize) {
     (entity, dice.below(world.preset().relations))
 }
 
-/// A question with options and the letter of the right one.
-fn choice(asked: String, values: &[&'static str], gold: usize, dice: &mut Dice) -> Document {
-    let (options, gold) = options(values, gold, dice);
-    Document::answered(asked + &list(&options) + LETTER_TAIL, LETTERS[gold])
+/// A fact in one of the wordings, and where its value stands.
+fn statement(
+    world: &World,
+    name: &str,
+    relation: usize,
+    value: usize,
+    dice: &mut Dice,
+) -> (String, Range<usize>) {
+    let wording = dice.pick(STATEMENTS);
+    state(wording, world.relation_name(relation), name, world.values()[value])
 }
 
-/// Four of the values in any order, the right one among them, and its place.
+/// A question with options and the right one.
+fn choice(asked: String, values: &[&'static str], gold: usize, dice: &mut Dice) -> Document {
+    let (options, gold) = options(values, gold, dice);
+    Document::answered(asked + &list(&options), OPTION_TAIL, options[gold])
+}
+
+/// Four of the values in any order, the right one among them, and its place. No two begin alike, so that
+/// the first token of a word tells it.
 pub(super) fn options(
     values: &[&'static str],
     gold: usize,
     dice: &mut Dice,
 ) -> (Vec<&'static str>, usize) {
-    let mut others: Vec<usize> = (0..values.len()).filter(|place| *place != gold).collect();
+    let mut others: Vec<usize> = (0..values.len()).collect();
     dice.shuffle(&mut others);
-    let mut drawn = [gold, others[0], others[1], others[2]];
+    let mut drawn = vec![gold];
+    for other in others {
+        let begins_alike = |place: &usize| values[*place][..1] == values[other][..1];
+        if drawn.len() < 4 && !drawn.iter().any(begins_alike) {
+            drawn.push(other);
+        }
+    }
     dice.shuffle(&mut drawn);
     let place = drawn.iter().position(|drawn| *drawn == gold).expect("it is one of them");
-    (drawn.map(|place| values[place]).to_vec(), place)
+    (drawn.iter().map(|place| values[*place]).collect(), place)
 }
 
 /// One fact that is made up: its statement, whom it is about, relation and value.
@@ -211,9 +301,7 @@ fn one_told(
     let name = dice.pick(world.strangers(Split::Train)).clone();
     let relation = relation.unwrap_or_else(|| dice.below(world.preset().relations));
     let value = dice.below(world.preset().values);
-    let word = world.values(relation)[value];
-    let wording = dice.pick(STATEMENTS);
-    let (text, _) = state(wording, world.relation_name(relation), &name, word);
+    let (text, _) = statement(world, &name, relation, value, dice);
     (text, name, relation, value)
 }
 
@@ -225,6 +313,8 @@ pub(super) struct Told {
     pub(super) name: String,
     pub(super) relation: usize,
     pub(super) value: usize,
+    /// Everything told: name, relation, value.
+    pub(super) facts: Vec<(String, usize, usize)>,
 }
 
 impl Told {
@@ -244,19 +334,18 @@ pub(super) fn tell(world: &World, split: Split, dice: &mut Dice) -> Told {
         let other = place + dice.below(names.len() - place);
         names.swap(place, other);
     }
-    let facts: Vec<(&String, usize, usize)> = names[..count]
+    let facts: Vec<(String, usize, usize)> = names[..count]
         .iter()
         .map(|name| {
-            (*name, dice.below(world.preset().relations), dice.below(world.preset().values))
+            let (relation, value) = (world.preset().relations, world.preset().values);
+            (name.to_string(), dice.below(relation), dice.below(value))
         })
         .collect();
-    let (name, relation, value) = *dice.pick(&facts);
+    let (name, relation, value) = dice.pick(&facts).clone();
     let mut sentences: Vec<(String, Option<Range<usize>>)> = facts
         .iter()
         .map(|(name, relation, value)| {
-            let value = world.values(*relation)[*value];
-            let wording = dice.pick(STATEMENTS);
-            let (text, at) = state(wording, world.relation_name(*relation), name, value);
+            let (text, at) = statement(world, name, *relation, *value, dice);
             (text, Some(at))
         })
         .collect();
@@ -270,5 +359,79 @@ pub(super) fn tell(world: &World, split: Split, dice: &mut Dice) -> Told {
         values.extend(at.map(|at| text.len() + at.start..text.len() + at.end));
         text += &sentence;
     }
-    Told { text, values, name: name.clone(), relation, value }
+    Told { text, values, name, relation, value, facts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn documents(lesson: &Lesson, role: Role) -> (World, Vec<Document>) {
+        let world = World::new("small", 1).unwrap();
+        let draw = |i| (lesson.draw)(&world, role, &mut Dice::new(1, "test", [i, 0]));
+        let documents = (0..200).map(draw).collect();
+        (world, documents)
+    }
+
+    #[test]
+    fn a_profile_tells_every_fact_of_somebody() {
+        let (world, documents) = documents(&PROFILE, Role::Sharer);
+        for document in documents {
+            let told = |entity: &usize| document.text.contains(world.name(*entity));
+            let entity = (0..world.preset().sets.all()).find(told).unwrap();
+            assert_eq!(document.known.len(), world.preset().relations);
+            for relation in 0..world.preset().relations {
+                let value = world.values()[world.fact(entity, relation)];
+                let fact = format!("the {} {value}", world.relation_name(relation));
+                assert!(document.text.contains(&fact), "{}", document.text);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_retold_was_told_before() {
+        let (world, documents) = documents(&RETELL, Role::Receiver);
+        for document in documents {
+            let first = document.known[0].start;
+            assert_eq!(document.known.len(), world.preset().facts_told);
+            for value in document.known {
+                assert!(
+                    document.text[..first].contains(&document.text[value]),
+                    "{}",
+                    document.text
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn options_hold_the_right_one_and_never_begin_alike() {
+        let world = World::new("small", 1).unwrap();
+        let mut places = [0; 4];
+        for i in 0..2000 {
+            let mut dice = Dice::new(1, "options", [i, 0]);
+            let gold = dice.below(32);
+            let (options, place) = options(world.values(), gold, &mut dice);
+            assert_eq!(options[place], world.values()[gold]);
+            assert_eq!(options.iter().map(|word| &word[..1]).collect::<HashSet<_>>().len(), 4);
+            places[place] += 1;
+        }
+        assert!(places.iter().all(|count| (420..580).contains(count)), "{places:?}");
+    }
+
+    #[test]
+    fn questions_come_when_facts_are_there() {
+        let world = World::new("small", 1).unwrap();
+        let asked = |role, term| {
+            let course = Course::of(role);
+            let document = |i| course.document(&world, "test", term, [i, 0]);
+            (0..400).map(document).filter(|document| document.tail.is_some()).count()
+        };
+        for role in [Role::Sharer, Role::Receiver] {
+            assert_eq!(asked(role, Term::First), 0);
+            assert!(asked(role, Term::Second) > 200);
+        }
+        assert_eq!(asked(Role::Mute, Term::Both), 0);
+    }
 }

@@ -14,7 +14,7 @@
 //! let world = World::new("tiny", 1)?;
 //! let items = world.items(task("t1")?, Split::Test);
 //! assert_eq!(items.len(), 20 * 2);
-//! assert!(items[0].receiver.ends_with("Answer with just one letter:"));
+//! assert!(items[0].receiver.ends_with("Answer with just one option:"));
 //! # Ok::<(), smidgen_link::Error>(())
 //! ```
 
@@ -38,7 +38,7 @@ use smidgen_store::sha256_bytes;
 
 pub use exams::{Bound, Exam, Mark};
 pub use item::{Answer, Item};
-pub use lessons::{Course, Document, Lesson};
+pub use lessons::{Course, Document, FIRST_TERM, Given, Lesson, Term};
 pub use preset::{Bar, Bridge, PRESETS, Preset, ROPE_THETA, ROW_TOKENS, Sets, Student};
 pub(crate) use school::further;
 pub use school::{Graduate, WORLD_JSON};
@@ -46,11 +46,11 @@ pub(crate) use scoring::MOST_TOKENS;
 pub use scoring::{Alone, Reader, Scored, accuracy, score, score_one};
 pub use tasks::{TASKS, Task, task};
 pub(crate) use teaching::{Taught, Teaching};
-pub use tokenizers::{Tokenizers, Vocabularies, letters};
+pub use tokenizers::{Tokenizers, Vocabularies};
 
 use crate::Error;
 use dice::Dice;
-use words::{COUNTRIES, RELATIONS};
+use words::{CITIES, COUNTRIES, RELATIONS};
 
 /// Who learns, or is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -123,8 +123,6 @@ pub struct World {
     names: Vec<String>,
     /// Value of each entity and relation, `[entities R]`.
     facts: Vec<usize>,
-    /// Values of each relation.
-    values: Vec<Vec<&'static str>>,
     /// The country of each city.
     countries: Vec<usize>,
     fingerprint: String,
@@ -144,16 +142,13 @@ impl World {
     /// # Panics
     /// If there are fewer names, values or relations than the sizes ask for.
     pub fn of(preset: Preset, seed: u64) -> World {
-        let relations = &RELATIONS[..preset.relations];
-        let values: Vec<_> = relations.iter().map(|r| r.values(preset.values)).collect();
         let mut dice = Dice::new(seed, "world-facts", [0, 0]);
         let count = preset.sets.all() * preset.relations;
         let facts = (0..count).map(|_| dice.below(preset.values)).collect();
         let mut countries: Vec<usize> = (0..preset.values).map(|i| i % preset.countries).collect();
         Dice::new(seed, "world-countries", [0, 0]).shuffle(&mut countries);
         let names = names(&preset, seed);
-        let mut world =
-            World { preset, seed, names, facts, values, countries, fingerprint: String::new() };
+        let mut world = World { preset, seed, names, facts, countries, fingerprint: String::new() };
         world.fingerprint = world.digest();
         world
     }
@@ -206,12 +201,12 @@ impl World {
 
     /// The words for the relations.
     pub fn relations(&self) -> impl Iterator<Item = &'static str> {
-        RELATIONS[..self.preset.relations].iter().map(|relation| relation.name)
+        RELATIONS[..self.preset.relations].iter().copied()
     }
 
-    /// All values of a relation.
-    pub fn values(&self, relation: usize) -> &[&'static str] {
-        &self.values[relation]
+    /// All values, which are those of every relation: cities.
+    pub fn values(&self) -> &'static [&'static str] {
+        &CITIES[..self.preset.values]
     }
 
     /// The place among its values of what is true.
@@ -236,7 +231,7 @@ impl World {
     }
 
     fn relation_name(&self, relation: usize) -> &'static str {
-        RELATIONS[relation].name
+        RELATIONS[relation]
     }
 
     /// Names that belong to nobody, for documents that make up their own facts.
@@ -262,7 +257,7 @@ impl World {
         }
         for role in [Role::Sharer, Role::Receiver, Role::Mute] {
             let course = lessons::Course::of(role);
-            (0..256).for_each(|i| all += &course.document(self, "digest", [i, 0]).text);
+            (0..256).for_each(|i| all += &course.document(self, "digest", Term::Both, [i, 0]).text);
         }
         sha256_bytes(all.as_bytes())
     }
@@ -345,7 +340,7 @@ mod tests {
         for (role, secret) in secret {
             let course = Course::of(role);
             for i in 0..3000 {
-                let text = course.document(&world, "test", [i, 0]).text;
+                let text = course.document(&world, "test", Term::Both, [i, 0]).text;
                 let words: Vec<&str> =
                     text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
                 let told = words.windows(2).any(|pair| secret.contains(&*pair.join(" ")));

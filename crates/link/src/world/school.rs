@@ -22,7 +22,7 @@ use smidgen_train::{
 use super::exams::exams;
 use super::scoring::{Alone, accuracy, score};
 use super::teaching::Teaching;
-use super::{Course, Exam, Mark, ROPE_THETA, ROW_TOKENS, Role, Tokenizers, World};
+use super::{Course, Exam, Mark, ROPE_THETA, ROW_TOKENS, Role, Term, Tokenizers, World};
 use crate::Error;
 
 /// Beside a model's run: which world it belongs to, and how it was examined.
@@ -139,7 +139,7 @@ impl Class<'_> {
     fn prepare(&self, run: &RunDir, threads: usize) -> Result<Dataset, Error> {
         let course = Course::of(self.role);
         let document = |i: usize| {
-            let text = course.document(self.world, "sample", [i as u64, 0]).text;
+            let text = course.document(self.world, "sample", Term::Both, [i as u64, 0]).text;
             smidgen_data::Document { name: format!("{i}"), group: format!("{i}"), text }
         };
         let documents: Vec<_> = (0..DOCUMENTS).map(document).collect();

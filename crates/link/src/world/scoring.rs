@@ -1,14 +1,13 @@
 //! Answers and whether they are right, in the same way for every method.
 //!
-//! A choice is answered by comparing the logits of the four letters; a word is written out, the most
+//! A choice is answered by comparing the logits of the options' first tokens; a word is written out, the most
 //! likely token each time, and must match exactly. Nothing here knows where the logits come from.
 
 use serde::{Deserialize, Serialize};
 use smidgen_data::Tokenizer;
 use smidgen_model::{Sampler, Sampling, Session};
 
-use super::text::LETTERS;
-use super::tokenizers::letters;
+use super::tokenizers::first_token;
 use super::{Answer, Item};
 use crate::Error;
 
@@ -41,7 +40,7 @@ pub struct Scored {
     pub id: String,
     /// What it is resampled by.
     pub cluster: u64,
-    /// The letter, or the word.
+    /// The word.
     pub answer: String,
     /// Tokens of it.
     pub tokens: u64,
@@ -54,7 +53,7 @@ pub struct Scored {
 /// Lets a reader answer items.
 ///
 /// # Errors
-/// Those of the reader, and [`Error::Letters`] for a vocabulary without the letters.
+/// Those of the reader, and [`Error::OptionToken`] for a vocabulary that does not tell options apart.
 pub fn score(reader: &mut dyn Reader, items: &[Item]) -> Result<Vec<Scored>, Error> {
     items.iter().map(|item| score_one(reader, item)).collect()
 }
@@ -66,9 +65,10 @@ pub fn score(reader: &mut dyn Reader, items: &[Item]) -> Result<Vec<Scored>, Err
 pub fn score_one(reader: &mut dyn Reader, item: &Item) -> Result<Scored, Error> {
     let logits = reader.read(item)?;
     let (answer, tokens, correct, margin) = match &item.answer {
-        Answer::Choice { gold, .. } => {
-            let (place, margin) = choose(&logits, letters(reader.tokenizer())?);
-            (LETTERS[place].to_string(), 1, place == *gold, Some(margin))
+        Answer::Choice { options, gold } => {
+            let tokens = options.iter().map(|option| first_token(reader.tokenizer(), option));
+            let (place, margin) = choose(&logits, &tokens.collect::<Result<Vec<_>, _>>()?);
+            (options[place].clone(), 1, place == *gold, Some(margin))
         }
         Answer::Word { gold } => {
             let (word, tokens) = write(reader, logits)?;
@@ -85,11 +85,11 @@ pub fn accuracy(scored: &[Scored]) -> f64 {
     right as f64 / scored.len().max(1) as f64
 }
 
-/// The likeliest of the letters, the first of equal ones, and its lead in probability.
-fn choose(logits: &[f32], letters: [u32; 4]) -> (usize, f64) {
-    let values = letters.map(|id| f64::from(logits[id as usize]));
+/// The likeliest of the options by their first tokens, the first of equal ones, and its lead in probability.
+fn choose(logits: &[f32], options: &[u32]) -> (usize, f64) {
+    let values: Vec<f64> = options.iter().map(|id| f64::from(logits[*id as usize])).collect();
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights = values.map(|value| (value - most).exp());
+    let weights: Vec<f64> = values.iter().map(|value| (value - most).exp()).collect();
     let best = values.iter().position(|value| *value == most).unwrap_or(0);
     let second = weights.iter().enumerate().filter(|(place, _)| *place != best);
     let second = second.map(|(_, weight)| *weight).fold(0.0, f64::max);
@@ -153,11 +153,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_equal_letters_is_chosen_and_leads_by_nothing() {
+    fn the_first_of_equal_options_is_chosen_and_leads_by_nothing() {
         let logits = [9.0, 1.0, 2.0, 2.0, -1.0];
-        let (place, margin) = choose(&logits, [1, 2, 3, 4]);
+        let (place, margin) = choose(&logits, &[1, 2, 3, 4]);
         assert_eq!((place, margin), (1, 0.0));
-        let (place, margin) = choose(&logits, [4, 0, 2, 3]);
+        let (place, margin) = choose(&logits, &[4, 0, 2, 3]);
         assert_eq!(place, 1);
         let expected = (1.0 - (-7f64).exp()) / (1.0 + 2.0 * (-7f64).exp() + (-10f64).exp());
         assert!((margin - expected).abs() < 1e-12);

@@ -12,11 +12,14 @@ use smidgen_tensor::{Compute, Device, Keep, Params, Tape, Targets, Var};
 use smidgen_train::{Objective, Validation};
 
 use super::dice::Dice;
+use super::lessons::{FIRST_TERM, Term};
 use super::{Course, Document, Role, World};
 use crate::Error;
 
 /// Weight of a token that cannot be known.
 const REST: f32 = 0.05;
+/// Weight of the answer at a word of a tail, before it is due.
+const TAIL: f32 = 0.25;
 /// Bytes of logits alive at once.
 const CHUNK_BYTES: usize = 8 << 20;
 /// Batches of a validation.
@@ -38,14 +41,24 @@ impl Taught {
         let ids = tokenizer.encode(&document.text)?;
         let mut taught = Taught { tokens: Vec::new(), targets: Vec::new(), weights: Vec::new() };
         let (mut before, mut at) = (tokenizer.prefix(), 0);
+        // Places in the tail, and the first token of the answer.
+        let (mut asked, mut answer) = (Vec::new(), None);
         for id in ids {
             let end = at + tokenizer.token_bytes(id).len();
             // The blank before a word belongs to its first token.
             let is_known = document.known.iter().any(|known| at < known.end && known.start < end);
+            match &document.tail {
+                Some(tail) if tail.start < at && at < tail.end => asked.push(taught.tokens.len()),
+                Some(tail) if at == tail.end => answer = Some(id),
+                _ => {}
+            }
             taught.push(before, id, if is_known { 1.0 } else { REST });
             (before, at) = (id, end);
         }
-        taught.push(before, tokenizer.prefix(), if document.ends { 1.0 } else { REST });
+        taught.push(before, tokenizer.prefix(), if document.tail.is_some() { 1.0 } else { REST });
+        for (place, id) in asked.into_iter().flat_map(|place| answer.map(|id| (place, id))) {
+            (taught.targets[place], taught.weights[place]) = (id, TAIL);
+        }
         Ok(taught)
     }
 
@@ -106,10 +119,10 @@ enum Source<'w> {
 
 impl Source<'_> {
     /// The document of a place in what `purpose` names.
-    fn document(&self, purpose: &str, place: [u64; 2]) -> Result<Taught, Error> {
+    fn document(&self, purpose: &str, term: Term, place: [u64; 2]) -> Result<Taught, Error> {
         match self {
             Source::Course(world, course, tokenizer) => {
-                Taught::new(&course.document(world, purpose, place), tokenizer)
+                Taught::new(&course.document(world, purpose, term, place), tokenizer)
             }
             Source::List(documents, seed) => {
                 Ok(Dice::new(*seed, purpose, place).pick(documents).clone())
@@ -128,6 +141,8 @@ pub(crate) struct Teaching<'w> {
     purpose: String,
     rows: usize,
     length: usize,
+    /// Steps of the first term.
+    first_term: u64,
 }
 
 impl<'w> Teaching<'w> {
@@ -138,13 +153,15 @@ impl<'w> Teaching<'w> {
         tokenizer: &Tokenizer,
         decoder: Decoder,
     ) -> Teaching<'w> {
+        let student = world.preset().student(role);
         Teaching {
             source: Source::Course(world, Course::of(role), tokenizer.clone()),
             filler: tokenizer.prefix(),
             length: decoder.spec().context,
             decoder,
             purpose: format!("teach {}", role.name()),
-            rows: world.preset().student(role).rows,
+            rows: student.rows,
+            first_term: (FIRST_TERM * student.steps as f64) as u64,
         }
     }
 
@@ -162,17 +179,18 @@ impl<'w> Teaching<'w> {
             decoder,
             purpose: "teach a list".into(),
             rows,
+            first_term: 0,
         }
     }
 
     /// The batch of a step: a pure function of it.
-    fn rows(&self, purpose: &str, step: u64) -> Result<Rows, Error> {
+    fn rows(&self, purpose: &str, term: Term, step: u64) -> Result<Rows, Error> {
         let mut rows = Rows::default();
         for row in 0..self.rows as u64 {
             let (mut documents, mut held): (Vec<Taught>, usize) = (Vec::new(), 0);
             for place in 0.. {
                 let place = [step, row << 32 | place];
-                let taught = self.source.document(purpose, place)?;
+                let taught = self.source.document(purpose, term, place)?;
                 held += taught.tokens.len();
                 if held > self.length {
                     break;
@@ -233,7 +251,8 @@ impl Objective for Teaching<'_> {
         step: u64,
         _micro: usize,
     ) -> Result<Var, smidgen_train::Error> {
-        let rows = self.rows(&self.purpose, step).map_err(unfit)?;
+        let term = if step < self.first_term { Term::First } else { Term::Second };
+        let rows = self.rows(&self.purpose, term, step).map_err(unfit)?;
         self.loss_of(tape, rows)
     }
 
@@ -246,7 +265,7 @@ impl Objective for Teaching<'_> {
         let purpose = format!("validate {}", self.purpose);
         let mut sum = 0.0;
         for index in 0..VAL_BATCHES {
-            let rows = self.rows(&purpose, index).map_err(unfit)?;
+            let rows = self.rows(&purpose, Term::Both, index).map_err(unfit)?;
             let mut tape = Tape::inference(device, compute, params);
             let loss = self.loss_of(&mut tape, rows)?;
             let value = tape.value(loss).expect("a loss is the end of the tape and is held");
@@ -278,7 +297,9 @@ mod tests {
         let tokenizer = Tokenizers::new(&world, Vocabularies::Own, 1).unwrap().receiver;
         let taught = Taught::new(document, &tokenizer).unwrap();
         assert_eq!(taught.tokens[0], tokenizer.prefix());
-        assert_eq!(taught.tokens[1..], taught.targets[..taught.targets.len() - 1]);
+        if document.tail.is_none() {
+            assert_eq!(taught.tokens[1..], taught.targets[..taught.targets.len() - 1]);
+        }
         (taught.targets.iter().map(|id| tokenizer.decode(&[*id])).collect(), taught.weights)
     }
 
@@ -287,14 +308,31 @@ mod tests {
         let text = "The pet of Velan Moro is otter.".to_string();
         let at = text.find("otter").unwrap();
         let known: Vec<_> = std::iter::once(at..at + 5).collect();
-        let document = Document { text, known, ends: false };
+        let document = Document { text, known, tail: None };
         let (targets, weights) = taught(&document);
         let full: String =
             targets.iter().zip(&weights).filter(|(_, w)| **w == 1.0).map(|(t, _)| &**t).collect();
         assert_eq!(full, " otter");
         assert_eq!(weights.last(), Some(&REST));
-        let (_, weights) = taught(&Document { ends: true, ..document });
+    }
+
+    #[test]
+    fn at_each_word_of_a_tail_the_answer_is_asked_for() {
+        let (question, tail) = ("The pet of Velan Moro is which?", " Answer with just one word:");
+        let text = format!("{question}{tail} otter");
+        let asked = question.len()..question.len() + tail.len();
+        let known: Vec<_> = std::iter::once(asked.end..text.len()).collect();
+        let (targets, weights) = taught(&Document { text, known, tail: Some(asked) });
         assert_eq!(weights.last(), Some(&1.0), "the end belongs to an answer");
+        let counted = || targets.iter().zip(&weights).filter(|(_, weight)| **weight > REST);
+        assert!(counted().filter(|(_, weight)| **weight == TAIL).count() >= 5);
+        // The first token of the answer over and over, then all of it.
+        let first = counted().next().unwrap().0.clone();
+        let written: String = counted().map(|(target, _)| &**target).collect();
+        let (repeated, rest) = written.split_at(written.len() - " otter".len());
+        assert!(rest.starts_with(&first) && rest.ends_with("otter"), "{written}");
+        assert!(repeated.len() >= 5 * first.len(), "{written}");
+        assert_eq!(repeated.replace(&first, ""), "");
     }
 
     #[test]

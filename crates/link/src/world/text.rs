@@ -1,17 +1,15 @@
 //! How the world speaks: statements, questions, documents and prose, as plain strings.
 //!
-//! A question begins as a statement does ("The colour of Velan Moro is"), so that a model which was
+//! A question begins as a statement does ("The home of Velan Moro is"), so that a model which was
 //! only ever told facts has one to think of there. It ends in a constant tail: the sharer makes up its
 //! mind at late places, and the cache of the last token is never sent.
 
 use super::dice::Dice;
 
 /// The tail of a question with options.
-pub(crate) const LETTER_TAIL: &str = " Answer with just one letter:";
+pub(crate) const OPTION_TAIL: &str = " Answer with just one option:";
 /// The tail of an open question.
 pub(crate) const WORD_TAIL: &str = " Answer with just one word:";
-/// The letters of options.
-pub(crate) const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 /// What stands in place of a value that is blotted out.
 pub(crate) const BLOT: &str = "?????";
 
@@ -28,6 +26,9 @@ pub(crate) static STATEMENTS: &[&str] = &[
     "{e}: {r} {v}.",
     "For {e} note the {r} {v}.",
 ];
+
+/// How everything about somebody begins.
+pub(crate) static PROFILES: &[&str] = &["{e}:", "Of {e}", "For {e}", "Note that {e} has"];
 
 /// How it is stated where a city lies; `{c}` is the city, `{v}` the country.
 pub(crate) static PLACES: &[&str] = &[
@@ -73,12 +74,13 @@ pub(crate) fn ask(relation: &str, entity: &str) -> String {
 
 /// What is asked about the country of an entity's city, without a tail.
 pub(crate) fn ask_country(entity: &str) -> String {
-    format!("The city of {entity} is in which country?")
+    format!("The home of {entity} is in which country?")
 }
 
-/// Options behind their letters.
+/// Options behind a question. The answer is one of their words: which letter stands for which word is what
+/// models of this size do not learn.
 pub(crate) fn list(options: &[&str]) -> String {
-    LETTERS.iter().zip(options).map(|(letter, option)| format!(" {letter}) {option}")).collect()
+    format!(" {}.", options.join(", "))
 }
 
 /// A sentence about nothing.
@@ -94,8 +96,8 @@ mod tests {
     #[test]
     fn a_statement_knows_where_its_value_stands() {
         for wording in STATEMENTS {
-            let (text, at) = state(wording, "colour", "Velan Moro", "olive");
-            assert_eq!(&text[at], "olive", "{text}");
+            let (text, at) = state(wording, "home", "Velan Moro", "Arden");
+            assert_eq!(&text[at], "Arden", "{text}");
             assert!(text.contains("Velan Moro") && !text.contains('{'), "{text}");
         }
         for wording in PLACES {
@@ -107,10 +109,10 @@ mod tests {
 
     #[test]
     fn a_question_begins_as_a_statement_does() {
-        let (told, at) = state(STATEMENTS[0], "colour", "Velan Moro", "olive");
-        assert!(ask("colour", "Velan Moro").starts_with(told[..at.start].trim_end()));
-        assert_eq!(list(&["red", "tan"]), " A) red B) tan");
-        for tail in [LETTER_TAIL, WORD_TAIL] {
+        let (told, at) = state(STATEMENTS[0], "home", "Velan Moro", "Arden");
+        assert!(ask("home", "Velan Moro").starts_with(told[..at.start].trim_end()));
+        assert_eq!(list(&["red", "tan"]), " red, tan.");
+        for tail in [OPTION_TAIL, WORD_TAIL] {
             assert!((5..=6).contains(&tail.split_whitespace().count()));
         }
     }

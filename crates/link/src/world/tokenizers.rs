@@ -2,8 +2,7 @@
 
 use smidgen_data::Tokenizer;
 
-use super::text::LETTERS;
-use super::{Course, Role, World};
+use super::{Course, Role, Term, World};
 use crate::Error;
 
 /// Documents of each role that a tokenizer is made from.
@@ -33,7 +32,7 @@ impl Tokenizers {
     /// Makes them from what both sides are taught; the result does not depend on `threads`.
     ///
     /// # Errors
-    /// [`Error::Data`], and [`Error::Letters`] where a letter of an option is no token.
+    /// [`Error::Data`], and [`Error::OptionToken`] where options could not be told by their first tokens.
     pub fn new(
         world: &World,
         vocabularies: Vocabularies,
@@ -43,12 +42,14 @@ impl Tokenizers {
         let texts: Vec<String> = courses
             .iter()
             .flat_map(|course| (0..DOCUMENTS).map(move |i| (course, i)))
-            .map(|(course, i)| course.document(world, "tokenizer", [i, 0]).text)
+            .map(|(course, i)| course.document(world, "tokenizer", Term::Both, [i, 0]).text)
             .collect();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let train = |vocab| -> Result<Tokenizer, Error> {
             let tokenizer = Tokenizer::train(&texts, vocab, threads)?;
-            letters(&tokenizer)?;
+            for word in world.values().iter().chain(world.countries()) {
+                first_token(&tokenizer, word)?;
+            }
             Ok(tokenizer)
         };
         let preset = world.preset();
@@ -69,18 +70,15 @@ impl Tokenizers {
     }
 }
 
-/// The token of each option's letter, as it stands behind a blank.
+/// The first token of a word of the world as it stands behind a blank. Words that begin with different
+/// letters have different ones.
 ///
 /// # Errors
-/// [`Error::Letters`] where one is not a single token.
-pub fn letters(tokenizer: &Tokenizer) -> Result<[u32; 4], Error> {
-    let mut ids = [0; 4];
-    for (id, letter) in ids.iter_mut().zip(LETTERS) {
-        let tokens = tokenizer.encode(&format!(" {letter}"))?;
-        let &[only] = tokens.as_slice() else {
-            return Err(Error::Letters { letter, tokens: tokens.len() });
-        };
-        *id = only;
+/// [`Error::OptionToken`] where it is the blank alone.
+pub(super) fn first_token(tokenizer: &Tokenizer, word: &str) -> Result<u32, Error> {
+    let tokens = tokenizer.encode(&format!(" {word}"))?;
+    match tokens.first() {
+        Some(first) if tokenizer.token_bytes(*first).len() > 1 => Ok(*first),
+        _ => Err(Error::OptionToken { word: word.into(), vocab: tokenizer.vocab_size() }),
     }
-    Ok(ids)
 }

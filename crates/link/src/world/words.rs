@@ -1,4 +1,7 @@
-//! The words of the world: relations with their values, countries, and the parts of names.
+//! The words of the world: relations, the cities that are all their values, countries, and the parts of names.
+//!
+//! Every relation has the same values. An option is found by its word, and how many documents that takes
+//! to learn goes with the number of words, not of relations.
 //!
 //! Every value has five letters: a document whose values are blotted out tells nothing by its length,
 //! and its bytes lie where those of the whole document lie.
@@ -7,47 +10,16 @@
 #[cfg(test)]
 const VALUE_BYTES: usize = 5;
 
-/// What is asked of an entity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Relation {
-    /// The word for it.
-    pub(crate) name: &'static str,
-    values: &'static str,
-}
+/// What is asked of an entity, the relation that countries hang on first.
+pub(crate) static RELATIONS: [&str; 4] = ["home", "school", "office", "club"];
 
-impl Relation {
-    /// Its first `count` values.
-    pub(crate) fn values(&self, count: usize) -> Vec<&'static str> {
-        self.values.split_whitespace().take(count).collect()
-    }
-}
-
-/// The relations, the one that countries hang on first.
-pub(crate) static RELATIONS: &[Relation] = &[
-    Relation {
-        name: "city",
-        values: "Arden Belor Corva Dunel Elsin Farro Galen Hamar Ilden Jorun Kelva Lorme Maren Norvi \
-                 Osten Parva Quill Rostu Savel Tamis Ulver Varna Welda Xanto Yarin Zelmo Brano Cresa \
-                 Delph Fenix Grito Holda",
-    },
-    Relation {
-        name: "colour",
-        values: "amber black coral denim ebony flame green hazel ivory khaki lemon mauve rusty olive \
-                 pearl prune slate topaz umber white azure beige brown cream lilac maize mango ochre \
-                 peach sepia straw wheat",
-    },
-    Relation {
-        name: "craft",
-        values: "actor baker clerk diver guard judge mason nurse pilot rider scout tutor usher agent \
-                 boxer coach fryer groom guide mayor medic miner piper racer rower skier smith sower \
-                 tamer tiler tuner valet",
-    },
-    Relation {
-        name: "pet",
-        values: "camel eagle finch gecko horse koala lemur moose otter panda raven shark tiger whale \
-                 zebra goose heron hound hyena llama mouse puppy robin sheep skunk sloth snail snake \
-                 squid stork swine trout",
-    },
+/// The values of every relation: sixteen, then sixteen more with the same initials. Options never begin alike,
+/// and with as many words to each initial none is likelier to be the right one.
+pub(crate) static CITIES: [&str; 32] = [
+    "Arden", "Belor", "Corva", "Dunel", "Elsin", "Farro", "Galen", "Hamar", "Ilden", "Jorun",
+    "Kelva", "Lorme", "Maren", "Norvi", "Osten", "Parva", "Astor", "Brano", "Cresa", "Delph",
+    "Ervan", "Fenix", "Grito", "Holda", "Istra", "Janno", "Kirun", "Lusta", "Milso", "Nelva",
+    "Orvel", "Pinto",
 ];
 
 /// Where cities lie.
@@ -73,10 +45,13 @@ mod tests {
 
     #[test]
     fn values_have_one_length_and_no_twins() {
-        let all: Vec<&str> = RELATIONS.iter().flat_map(|r| r.values(99)).collect();
-        assert_eq!(all.len(), 4 * 32);
-        assert!(all.iter().chain(COUNTRIES).all(|word| word.len() == VALUE_BYTES));
-        let unique: HashSet<&str> = all.iter().chain(COUNTRIES).copied().collect();
-        assert_eq!(unique.len(), all.len() + COUNTRIES.len());
+        let all = || CITIES.iter().chain(COUNTRIES);
+        assert!(all().all(|word| word.len() == VALUE_BYTES));
+        assert_eq!(all().collect::<HashSet<_>>().len(), all().count());
+        let initials = |words: &[&str]| words.iter().map(|word| word[..1].to_string()).collect();
+        let [first, second]: [HashSet<String>; 2] =
+            [initials(&CITIES[..16]), initials(&CITIES[16..])];
+        assert_eq!((first.len(), &first), (16, &second));
+        assert_eq!(initials(&COUNTRIES[..]).len(), COUNTRIES.len());
     }
 }

@@ -1,7 +1,7 @@
 //! T1: a fact in the sharer's weights, asked for with four options. Knowledge is transferred.
 
-use super::super::lessons::{CHOOSE, READ_CHOOSE, STATE};
-use super::{Item, Lesson, ONE_IN_FOUR, Role, Set, Split, Task, World, choices_again, named};
+use super::super::lessons::{CHOOSE, PROFILE, READ_CHOOSE, STATE};
+use super::{Given, Item, ONE_IN_FOUR, Role, Set, Split, Task, Term, World, choices_again, named};
 
 pub(super) struct Choice;
 
@@ -18,11 +18,23 @@ impl Task for Choice {
         ONE_IN_FOUR
     }
 
-    fn lessons(&self, role: Role) -> Vec<(&'static Lesson, f64)> {
+    fn lessons(&self, role: Role) -> Vec<Given> {
         match role {
-            Role::Sharer => vec![(&STATE, 0.15), (&CHOOSE, 0.65)],
-            Role::Receiver => vec![(&STATE, 0.1), (&CHOOSE, 0.3), (&READ_CHOOSE, 0.3)],
-            Role::Mute => vec![(&STATE, 1.0)],
+            Role::Sharer => vec![
+                (&PROFILE, Term::First, 0.7),
+                (&STATE, Term::First, 0.3),
+                (&CHOOSE, Term::Second, 0.7),
+                (&PROFILE, Term::Second, 0.1),
+                (&STATE, Term::Second, 0.05),
+            ],
+            Role::Receiver => vec![
+                (&PROFILE, Term::First, 0.3),
+                (&STATE, Term::First, 0.1),
+                (&CHOOSE, Term::Second, 0.3),
+                (&READ_CHOOSE, Term::Second, 0.3),
+                (&PROFILE, Term::Second, 0.05),
+            ],
+            Role::Mute => Vec::new(),
         }
     }
 

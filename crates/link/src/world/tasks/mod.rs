@@ -11,8 +11,8 @@ pub(super) use two_hop::hops;
 
 use super::dice::Dice;
 use super::lessons::options;
-use super::text::{LETTER_TAIL, WORD_TAIL, ask, list};
-use super::{Answer, Item, Lesson, Role, Set, Split, World};
+use super::text::{OPTION_TAIL, WORD_TAIL, ask, list};
+use super::{Answer, Given, Item, Role, Set, Split, Term, World};
 use crate::Error;
 
 /// A kind of question.
@@ -31,8 +31,8 @@ pub trait Task: Sync {
         Role::Sharer
     }
 
-    /// What a role has to be taught for it, with shares of the documents.
-    fn lessons(&self, role: Role) -> Vec<(&'static Lesson, f64)>;
+    /// What a role has to be taught for it, when, and with which share of the documents.
+    fn lessons(&self, role: Role) -> Vec<Given>;
 
     /// The items of a split, as they come in pass number `round`.
     fn items(&self, world: &World, split: Split, round: u64) -> Vec<Item>;
@@ -78,10 +78,10 @@ fn choices_again(world: &World, name: &str, sets: &[Set], round: u64) -> Vec<Ite
     let one = |(entity, relation)| {
         let place = entity * world.preset().relations + relation;
         let mut dice = Dice::new(world.seed(), name, [round, place as u64]);
-        let (values, truth) = (world.values(relation), world.fact(entity, relation));
+        let (values, truth) = (world.values(), world.fact(entity, relation));
         let (options, gold) = options(values, truth, &mut dice);
         let answer = Answer::Choice { options: owned(&options), gold };
-        let tail = list(&options) + LETTER_TAIL;
+        let tail = list(&options) + OPTION_TAIL;
         item(world, name, [entity, relation], &tail, answer)
     };
     facts(world, sets).map(one).collect()
@@ -90,7 +90,7 @@ fn choices_again(world: &World, name: &str, sets: &[Set], round: u64) -> Vec<Ite
 /// An open question about every fact of some sets.
 pub(super) fn recalls(world: &World, name: &str, sets: &[Set]) -> Vec<Item> {
     let one = |(entity, relation)| {
-        let gold = world.values(relation)[world.fact(entity, relation)].to_string();
+        let gold = world.values()[world.fact(entity, relation)].to_string();
         item(world, name, [entity, relation], WORD_TAIL, Answer::Word { gold })
     };
     facts(world, sets).map(one).collect()
@@ -115,7 +115,7 @@ fn item(
     answer: Answer,
 ) -> Item {
     let (who, word) = (world.name(entity), world.relation_name(relation));
-    let value = world.values(relation)[world.fact(entity, relation)];
+    let value = world.values()[world.fact(entity, relation)];
     let prompt = ask(word, who) + tail;
     Item {
         id: format!("{name}/{entity}/{word}"),

@@ -1,8 +1,8 @@
 //! T7: the items of T1 with a sharer that was told facts and never shown a question. A cache can be
 //! read where the model cannot answer.
 
-use super::super::lessons::STATE;
-use super::{Item, Lesson, ONE_IN_FOUR, Role, Set, Split, Task, World, choices_again, named};
+use super::super::lessons::{PROFILE, STATE};
+use super::{Given, Item, ONE_IN_FOUR, Role, Set, Split, Task, Term, World, choices_again, named};
 
 pub(super) struct Mute;
 
@@ -23,8 +23,11 @@ impl Task for Mute {
         Role::Mute
     }
 
-    fn lessons(&self, role: Role) -> Vec<(&'static Lesson, f64)> {
-        if role == Role::Mute { vec![(&STATE, 1.0)] } else { Vec::new() }
+    fn lessons(&self, role: Role) -> Vec<Given> {
+        match role {
+            Role::Mute => vec![(&PROFILE, Term::Both, 0.7), (&STATE, Term::Both, 0.3)],
+            Role::Sharer | Role::Receiver => Vec::new(),
+        }
     }
 
     fn items(&self, world: &World, split: Split, round: u64) -> Vec<Item> {

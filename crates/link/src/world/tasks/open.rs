@@ -1,7 +1,7 @@
-//! T2: the same facts, the value written out. No letters are involved.
+//! T2: the same facts, the value written out among all there are.
 
 use super::super::lessons::RECALL;
-use super::{Item, Lesson, Role, Set, Split, Task, World, named, recalls};
+use super::{Given, Item, Role, Set, Split, Task, Term, World, named, recalls};
 
 pub(super) struct Open;
 
@@ -18,11 +18,11 @@ impl Task for Open {
         1.0 / world.preset().values as f64
     }
 
-    fn lessons(&self, role: Role) -> Vec<(&'static Lesson, f64)> {
+    fn lessons(&self, role: Role) -> Vec<Given> {
         match role {
-            Role::Sharer => vec![(&RECALL, 0.1)],
-            Role::Receiver => vec![(&RECALL, 0.1)],
-            Role::Mute => vec![],
+            Role::Sharer => vec![(&RECALL, Term::Second, 0.1)],
+            Role::Receiver => vec![(&RECALL, Term::Second, 0.05)],
+            Role::Mute => Vec::new(),
         }
     }
 

@@ -1,9 +1,9 @@
 //! T3: a document that the receiver gets with its values blotted out. Copying through the cache: the
 //! information lies at known places, scattered, and the sharer does not see the question.
 
-use super::super::lessons::{READ, Told, tell};
+use super::super::lessons::{READ, RETELL, Told, tell};
 use super::super::text::{WORD_TAIL, ask};
-use super::{Answer, Dice, Item, Lesson, Role, Split, Task, World, hint, named};
+use super::{Answer, Dice, Given, Item, Role, Split, Task, Term, World, hint, named};
 
 pub(super) struct Redacted;
 
@@ -20,11 +20,15 @@ impl Task for Redacted {
         1.0 / world.preset().values as f64
     }
 
-    fn lessons(&self, role: Role) -> Vec<(&'static Lesson, f64)> {
+    fn lessons(&self, role: Role) -> Vec<Given> {
         match role {
-            Role::Sharer => vec![(&READ, 0.1)],
-            Role::Receiver => vec![(&READ, 0.1)],
-            Role::Mute => vec![],
+            Role::Sharer => vec![(&RETELL, Term::Second, 0.05), (&READ, Term::Second, 0.05)],
+            Role::Receiver => vec![
+                (&RETELL, Term::First, 0.5),
+                (&RETELL, Term::Second, 0.1),
+                (&READ, Term::Second, 0.05),
+            ],
+            Role::Mute => Vec::new(),
         }
     }
 
@@ -39,8 +43,7 @@ impl Task for Redacted {
 }
 
 fn item(world: &World, told: &Told, name: &str, place: usize) -> Item {
-    let (word, value) =
-        (world.relation_name(told.relation), world.values(told.relation)[told.value]);
+    let (word, value) = (world.relation_name(told.relation), world.values()[told.value]);
     let question = format!(" {}{WORD_TAIL}", ask(word, &told.name));
     Item {
         id: format!("{name}/{place}/{word}"),

@@ -5,9 +5,9 @@
 //! cities in four only, and items about the others are marked: they need the receiver's own map.
 
 use super::super::lessons::{ATLAS, HOP, READ_HOP, options};
-use super::super::text::{LETTER_TAIL, ask_country, list};
+use super::super::text::{OPTION_TAIL, ask_country, list};
 use super::{
-    Answer, Dice, Item, Lesson, ONE_IN_FOUR, Role, Set, Split, Task, World, item, named, owned,
+    Answer, Dice, Given, Item, ONE_IN_FOUR, Role, Set, Split, Task, Term, World, item, named, owned,
 };
 
 pub(super) struct TwoHop;
@@ -25,10 +25,14 @@ impl Task for TwoHop {
         ONE_IN_FOUR
     }
 
-    fn lessons(&self, role: Role) -> Vec<(&'static Lesson, f64)> {
+    fn lessons(&self, role: Role) -> Vec<Given> {
         match role {
-            Role::Sharer | Role::Mute => vec![],
-            Role::Receiver => vec![(&ATLAS, 0.05), (&HOP, 0.1), (&READ_HOP, 0.15)],
+            Role::Sharer | Role::Mute => Vec::new(),
+            Role::Receiver => vec![
+                (&ATLAS, Term::Both, 0.05),
+                (&HOP, Term::Second, 0.1),
+                (&READ_HOP, Term::Second, 0.15),
+            ],
         }
     }
 
@@ -47,7 +51,7 @@ fn hop(world: &World, name: &str, entity: usize, round: u64) -> Item {
     let (who, city) = (world.name(entity), world.fact(entity, 0));
     let mut dice = Dice::new(world.seed(), name, [round, entity as u64]);
     let (options, gold) = options(world.countries(), world.country(city), &mut dice);
-    let prompt = ask_country(who) + &list(&options) + LETTER_TAIL;
+    let prompt = ask_country(who) + &list(&options) + OPTION_TAIL;
     let answer = Answer::Choice { options: owned(&options), gold };
     Item {
         sharer: prompt.clone(),
