@@ -52,6 +52,6 @@ mod tests {
         let [first, second]: [HashSet<String>; 2] =
             [initials(&CITIES[..16]), initials(&CITIES[16..])];
         assert_eq!((first.len(), &first), (16, &second));
-        assert_eq!(initials(&COUNTRIES[..]).len(), COUNTRIES.len());
+        assert_eq!(initials(COUNTRIES).len(), COUNTRIES.len());
     }
 }
