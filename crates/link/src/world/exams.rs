@@ -109,7 +109,8 @@ pub(super) fn exams(world: &World, role: Role) -> Vec<Exam> {
         Role::Mute => vec![known("own facts, as statements", statements(world, "own", &own))],
         Role::Receiver => vec![
             understood("shared facts", choices(world, "shared", &[Set::Both])),
-            understood("documents", items(world, "t3")),
+            // Only T3 hangs on it.
+            exam(Bar { wanted: 0.0, least: 0.0 }, "documents", items(world, "t3")),
             understood("countries", hops(world, "shared", Set::Both, 0)),
             unknown("the sharer's facts", choices(world, "own", &own)),
             unknown("nobody's facts", items(world, "t8")),
