@@ -56,8 +56,10 @@ impl Taught {
             (before, at) = (id, end);
         }
         taught.push(before, tokenizer.prefix(), if document.tail.is_some() { 1.0 } else { REST });
-        for (place, id) in asked.into_iter().flat_map(|place| answer.map(|id| (place, id))) {
-            (taught.targets[place], taught.weights[place]) = (id, TAIL);
+        if let Some(id) = answer {
+            for place in asked {
+                (taught.targets[place], taught.weights[place]) = (id, TAIL);
+            }
         }
         Ok(taught)
     }
@@ -297,8 +299,10 @@ mod tests {
         let tokenizer = Tokenizers::new(&world, Vocabularies::Own, 1).unwrap().receiver;
         let taught = Taught::new(document, &tokenizer).unwrap();
         assert_eq!(taught.tokens[0], tokenizer.prefix());
-        if document.tail.is_none() {
-            assert_eq!(taught.tokens[1..], taught.targets[..taught.targets.len() - 1]);
+        // But for the words of a tail, each target is the token that follows.
+        for (place, next) in taught.tokens[1..].iter().enumerate() {
+            let is_asked = document.tail.is_some() && taught.weights[place] == TAIL;
+            assert!(is_asked || taught.targets[place] == *next);
         }
         (taught.targets.iter().map(|id| tokenizer.decode(&[*id])).collect(), taught.weights)
     }

@@ -82,3 +82,18 @@ pub(super) fn first_token(tokenizer: &Tokenizer, word: &str) -> Result<u32, Erro
         _ => Err(Error::OptionToken { word: word.into(), vocab: tokenizer.vocab_size() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_begin_with_the_blank_alone_are_refused() {
+        let known = ["The home is Arden. The club is Arden."; 8];
+        let tokenizer = Tokenizer::train(&known, 280, 1).unwrap();
+        assert!(first_token(&tokenizer, "Arden").is_ok());
+        let error = first_token(&tokenizer, "Zelmo").unwrap_err().to_string();
+        let size = format!("more than {} tokens", tokenizer.vocab_size());
+        assert!(error.contains("`Zelmo`") && error.contains(&size), "{error}");
+    }
+}
