@@ -47,10 +47,7 @@ pub fn plan(
     plan.layers = sent.iter().map(|(layer, _)| *layer).collect();
     plan.layers_per_block = if is_even { plan.layers.len() } else { 1 };
     plan.about.tokens = TokenSpace::Sharer;
-    plan.about.keys = match space {
-        KeySpace::PostRope => wire::KeySpace::PostRope,
-        KeySpace::PreRope => wire::KeySpace::PreRope,
-    };
+    plan.about.keys = space.into();
     Some(plan)
 }
 

@@ -8,8 +8,9 @@
 use std::fmt;
 
 use super::error::NetError;
-use super::hello::{Hello, hex};
+use super::hello::Hello;
 use crate::KvShape;
+use crate::wire::{KeySpace, hex};
 
 /// A side of the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,30 +37,6 @@ impl Role {
     }
 }
 
-/// Whether keys travel with the rotation of their positions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KSpace {
-    /// Rotated, as attention reads them.
-    PostRope = 0,
-    /// Before rotation.
-    PreRope = 1,
-    /// The model does not rotate.
-    NoRope = 2,
-}
-
-impl KSpace {
-    pub(super) const ALL: [KSpace; 3] = [KSpace::PostRope, KSpace::PreRope, KSpace::NoRope];
-
-    fn name(self) -> &'static str {
-        match self {
-            KSpace::PostRope => "post-rope",
-            KSpace::PreRope => "pre-rope",
-            KSpace::NoRope => "no-rope",
-        }
-    }
-}
-
 /// Which cache a link is about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compatibility {
@@ -68,7 +45,7 @@ pub struct Compatibility {
     /// L, K and E of its cache, each under 2^32.
     pub shape: KvShape,
     /// Whether its keys are rotated.
-    pub k_space: KSpace,
+    pub k_space: KeySpace,
     /// Base of the rotary angles; 0 without them, and of a receiver that asks for none.
     pub rope_theta: f32,
     /// SHA-256 of its tokenizer; zeros of a receiver that asks for none.

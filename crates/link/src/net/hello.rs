@@ -6,10 +6,11 @@
 //! none) and nonce, family and u32 length with terms: 180 bytes and the two texts.
 
 use super::body::{Fields, put_text};
-use super::compat::{Compatibility, Field, KSpace, Role};
+use super::compat::{Compatibility, Field, Role};
 use super::error::{FrameError, NetError};
 use super::frame::{Frame, MAX_BODY_BYTES};
 use crate::KvShape;
+use crate::wire::{KeySpace, hex};
 
 /// Versions of the framing that this side speaks.
 pub const VERSIONS: std::ops::RangeInclusive<u16> = 1..=1;
@@ -165,7 +166,7 @@ fn read_block(fields: &mut Fields<'_>) -> Result<(Compatibility, [u8; 32]), Fram
         value_dim: size(Field::ValueDim)?,
     };
     let number = fields.u32("k_space")?;
-    let k_space = KSpace::ALL.get(number as usize).copied();
+    let k_space = KeySpace::ALL.get(number as usize).copied();
     let k_space = k_space.ok_or_else(|| fields.wrong("k_space", 4, "0 to 2", number))?;
     let rope_theta = f32::from_le_bytes(fields.array("rope_theta")?);
     if !(rope_theta.is_finite() && rope_theta.is_sign_positive()) {
@@ -177,8 +178,4 @@ fn read_block(fields: &mut Fields<'_>) -> Result<(Compatibility, [u8; 32]), Fram
     let family = fields.text("family", MAX_FAMILY_BYTES)?.to_owned();
     let block = Compatibility { family, shape, k_space, rope_theta, tokenizer, weights, fuser };
     Ok((block, nonce))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

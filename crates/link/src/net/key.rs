@@ -226,7 +226,7 @@ mod tests {
         running.update(b"tainer");
         let code = running.clone().finish();
         assert_eq!(
-            super::super::hello::hex(&code),
+            crate::wire::hex(&code),
             "8460c06df63ad1b6ea36500b61097e4362d78c154a1eac7e257d2a6f3007852f"
         );
         running.clone().verify(&code, "x").unwrap();

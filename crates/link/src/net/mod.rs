@@ -8,13 +8,13 @@
 //! Read [`Sender`], [`Receiver`] and [`Sink`] first, `docs/link-wire.md` for the bytes.
 //!
 //! ```
-//! use smidgen_link::KvShape;
 //! use smidgen_link::net::{self, Collect, Compatibility, Event, Options, Receiver, Reply, Sender};
+//! use smidgen_link::{KvShape, wire};
 //!
 //! let cache = Compatibility {
 //!     family: "llama".into(),
 //!     shape: KvShape { layers: 2, kv_heads: 1, key_dim: 8, value_dim: 8 },
-//!     k_space: net::KSpace::PostRope,
+//!     k_space: wire::KeySpace::PostRope,
 //!     rope_theta: 1e4,
 //!     tokenizer: [1; 32],
 //!     weights: [2; 32],
@@ -62,7 +62,7 @@ mod transport;
 
 pub use bytes::{LinkBytes, Traffic};
 pub use clock::{Clock, SystemClock};
-pub use compat::{Compatibility, Field, KSpace, Role};
+pub use compat::{Compatibility, Field, Role};
 pub use error::{FrameError, NetError};
 pub use frame::{Frame, FrameReader, HEAD_BYTES, Kind, MAX_BODY_BYTES, encode};
 pub use hello::{Hello, MAX_FAMILY_BYTES, MAX_TERMS_BYTES, VERSIONS};

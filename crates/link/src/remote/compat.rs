@@ -5,7 +5,7 @@ use smidgen_model::KeySpace;
 use smidgen_store::sha256_bytes;
 
 use crate::fuse::LoadedFuser;
-use crate::net::{Compatibility, KSpace};
+use crate::net::Compatibility;
 use crate::{Error, Side};
 
 /// The family of every model here: whatever files they came from, one decoder reads them all, and the
@@ -26,7 +26,7 @@ pub fn as_sharer(
     Ok(Compatibility {
         family: FAMILY.into(),
         shape: side.kv_shape(),
-        k_space: k_space(keys),
+        k_space: keys.into(),
         rope_theta: side.decoder.spec().rope_theta as f32,
         tokenizer: digest("tokenizer", &tokenizer_sha256(tokenizer))?,
         weights: digest("weights", &side.fingerprint())?,
@@ -43,7 +43,7 @@ pub fn as_wanted(fuser: &LoadedFuser) -> Result<Compatibility, Error> {
     Ok(Compatibility {
         family: FAMILY.into(),
         shape: fuser.fuser.pair().sharer,
-        k_space: k_space(fuser.fuser.config().k_space),
+        k_space: fuser.fuser.config().k_space.into(),
         rope_theta: 0.0,
         tokenizer: match facts.tokenizer.as_str() {
             "" => [0; 32],
@@ -57,13 +57,6 @@ pub fn as_wanted(fuser: &LoadedFuser) -> Result<Compatibility, Error> {
 /// A name for a tokenizer: SHA-256 of its `tokenizer.json` in hexadecimal.
 pub fn tokenizer_sha256(tokenizer: &Tokenizer) -> String {
     sha256_bytes(tokenizer.to_json().as_bytes())
-}
-
-fn k_space(keys: KeySpace) -> KSpace {
-    match keys {
-        KeySpace::PostRope => KSpace::PostRope,
-        KeySpace::PreRope => KSpace::PreRope,
-    }
 }
 
 /// The bytes of a SHA-256 in hexadecimal.

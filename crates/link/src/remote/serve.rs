@@ -15,7 +15,7 @@ use super::terms::{ReceiverTerms, Said, SharerTerms};
 use crate::align::{Alignment, Overlap};
 use crate::fuse;
 use crate::net::{self, Code, Discarded, Event, Hello, Options, Reject, Stage, Traffic};
-use crate::wire::{About, Expected, KeySpace, TokenSpace};
+use crate::wire::{About, Expected, TokenSpace};
 use crate::{Error, Receiver};
 
 /// A receiver that other programs can reach.
@@ -111,11 +111,7 @@ impl<'a> Host<'a> {
             tokenizer: first(&block.tokenizer),
             prompt: first(&Said::digest_of(&text)),
             tokens: TokenSpace::Sharer,
-            keys: match block.k_space {
-                net::KSpace::PostRope => KeySpace::PostRope,
-                net::KSpace::PreRope => KeySpace::PreRope,
-                net::KSpace::NoRope => KeySpace::None,
-            },
+            keys: block.k_space,
             rope_theta: block.rope_theta,
             ..About::default()
         };

@@ -321,8 +321,7 @@ impl Header {
         about.tokens =
             fields.known("token space", space, &[TokenSpace::Receiver, TokenSpace::Sharer])?;
         let space = fields.u8();
-        let spaces = [KeySpace::PostRope, KeySpace::PreRope, KeySpace::None];
-        about.keys = fields.known("key space", space, &spaces)?;
+        about.keys = fields.known("key space", space, &KeySpace::ALL)?;
         let scale = fields.u8();
         let scale = fields.known("scale type", scale, &ScaleType::ALL)?;
         let (number, size) = (fields.u8(), fields.u16());

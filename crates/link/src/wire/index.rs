@@ -67,7 +67,7 @@ impl Encoding {
     }
 
     /// The shortest encoding of a list that is not empty, and its bytes.
-    pub(super) fn shortest(tokens: &[u32], seq_len: usize) -> (Encoding, usize) {
+    pub(crate) fn shortest(tokens: &[u32], seq_len: usize) -> (Encoding, usize) {
         if tokens.len() == seq_len {
             return (Encoding::All, 0);
         }
@@ -150,7 +150,7 @@ pub(super) fn ranges(tokens: &[u32]) -> impl Iterator<Item = (u32, u32)> {
 }
 
 /// Bytes of a number in LEB128.
-pub(super) fn leb_bytes(number: u32) -> usize {
+pub(crate) fn leb_bytes(number: u32) -> usize {
     (32 - (number | 1).leading_zeros() as usize).div_ceil(7)
 }
 

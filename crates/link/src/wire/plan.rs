@@ -90,7 +90,7 @@ impl TokenSpace {
 }
 
 /// What has been done to keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeySpace {
     /// They are rotated, as they stand in a cache.
@@ -103,9 +103,21 @@ pub enum KeySpace {
 }
 
 impl KeySpace {
+    /// By their numbers.
+    pub(crate) const ALL: [KeySpace; 3] = [KeySpace::PostRope, KeySpace::PreRope, KeySpace::None];
+
     /// The name.
     pub fn name(self) -> &'static str {
         ["post-rope", "pre-rope", "none"][self as usize]
+    }
+}
+
+impl From<smidgen_model::KeySpace> for KeySpace {
+    fn from(space: smidgen_model::KeySpace) -> KeySpace {
+        match space {
+            smidgen_model::KeySpace::PostRope => KeySpace::PostRope,
+            smidgen_model::KeySpace::PreRope => KeySpace::PreRope,
+        }
     }
 }
 

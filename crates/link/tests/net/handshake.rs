@@ -1,8 +1,9 @@
 //! Peers that do not fit: each field is named on both sides, with what was wanted and what came.
 
 use smidgen_link::net::{
-    Code, Compatibility, Field, KSpace, NetError, Options, Receiver, Reject, Sender, memory_pair,
+    Code, Compatibility, Field, NetError, Options, Receiver, Reject, Sender, memory_pair,
 };
+use smidgen_link::wire::KeySpace;
 
 use crate::support::{cache, frames, key, play, play_file, recorded, sharers_frames, stream};
 
@@ -15,7 +16,7 @@ const CHANGES: [(Field, Change, &str, &str); 8] = [
     (Field::KvHeads, |cache| cache.shape.kv_heads = 1, "2", "1"),
     (Field::KeyDim, |cache| cache.shape.key_dim = 33, "32", "33"),
     (Field::ValueDim, |cache| cache.shape.value_dim = 17, "16", "17"),
-    (Field::KSpace, |cache| cache.k_space = KSpace::PostRope, "pre-rope", "post-rope"),
+    (Field::KSpace, |cache| cache.k_space = KeySpace::PostRope, "pre-rope", "post-rope"),
     (Field::RopeTheta, |cache| cache.rope_theta = 10_001.0, "10000", "10001"),
     (Field::Tokenizer, |cache| cache.tokenizer[31] = 0, TOKENIZER, OTHER_TOKENIZER),
 ];

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use smidgen_link::KvShape;
 use smidgen_link::net::{
-    Code, Collect, Compatibility, Deadlines, Event, FrameReader, KSpace, Key, Kind, NetError,
-    Options, Reading, Receiver, Reject, Sender, Sink, Traffic, Transport, encode, memory_pair,
+    Code, Collect, Compatibility, Deadlines, Event, FrameReader, Key, Kind, NetError, Options,
+    Reading, Receiver, Reject, Sender, Sink, Traffic, Transport, encode, memory_pair,
 };
+use smidgen_link::wire::KeySpace;
 
 /// The cache all tests are about.
 pub(crate) fn cache() -> Compatibility {
     Compatibility {
         family: "llama".into(),
         shape: KvShape { layers: 6, kv_heads: 2, key_dim: 32, value_dim: 16 },
-        k_space: KSpace::PreRope,
+        k_space: KeySpace::PreRope,
         rope_theta: 10_000.0,
         tokenizer: [0x11; 32],
         weights: [0x22; 32],

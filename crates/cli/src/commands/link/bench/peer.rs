@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use smidgen_codec::Ledger;
 use smidgen_link::KvShape;
 use smidgen_link::net::{
-    Address, Arrival, Collect, Compatibility, Event, Exposure, KSpace, Listener, Options, Receiver,
-    Stage,
+    Address, Arrival, Collect, Compatibility, Event, Exposure, Listener, Options, Receiver, Stage,
 };
-use smidgen_link::wire;
+use smidgen_link::wire::{self, KeySpace};
 use smidgen_tensor::Device;
 use smidgen_train::peak_rss_bytes;
 
@@ -28,7 +27,7 @@ pub(super) fn compatibility(shape: KvShape) -> Compatibility {
     Compatibility {
         family: "bench".into(),
         shape,
-        k_space: KSpace::PostRope,
+        k_space: KeySpace::PostRope,
         rope_theta: 1e4,
         tokenizer: [0; 32],
         weights: [0; 32],
