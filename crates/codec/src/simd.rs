@@ -71,6 +71,22 @@ fn detect_now() -> Level {
     Level::Portable
 }
 
+/// Asks for values that will be read soon, a line of the cache at a time; nothing waits for them.
+#[inline]
+pub fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the address is that of a value, and nothing is read or written; SSE is part of x86-64.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
 /// Compiles one function for every [`Level`] and calls the one asked for as its first argument.
 ///
 /// The body is inlined into each variant, so it must be plain Rust; closures it is given should be

@@ -16,12 +16,15 @@ use smidgen_codec::Level;
 use smidgen_codec::element::row::{self, RowCode, RowScale};
 use smidgen_codec::element::{bf16, f16};
 use smidgen_codec::multiversion;
+use smidgen_codec::simd::prefetch;
 
 use super::precision::{Element, Precision};
 use super::scale::{Granularity, Grid, ScaleType};
 
 /// Rows at once: their sizes and scales stay in the first cache.
 const TILE: usize = 64;
+/// Rows that are coded while as many are fetched.
+const NEAR: usize = 8;
 
 /// One payload that is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -290,7 +293,8 @@ impl<'a> Source<'a> {
         self.grid.dim.is_multiple_of(size) && (size * bits).is_multiple_of(8)
     }
 
-    /// Codes rows of `len` values that have a scale each, in one pass through the first cache.
+    /// Codes rows of `len` values that have a scale each, in one pass through the first cache. The values of the next
+    /// tile come from memory while those of this one are coded.
     fn code_blocks(
         &self,
         level: Level,
@@ -302,7 +306,9 @@ impl<'a> Source<'a> {
     ) -> Result<(), Uncodable> {
         let (mut sizes, mut made) = ([0.0; TILE], [RowScale::default(); TILE]);
         let tiles = values.chunks(TILE * len).zip(codes.chunks_mut(TILE * code.row_bytes(len)));
+        let mut rest = values;
         for ((values, codes), scales) in tiles.zip(scales.chunks_mut(TILE * self.scale.bytes())) {
+            rest = &rest[values.len()..];
             let rows = values.len() / len;
             row::largest(level, len, values, &mut sizes[..rows]);
             let steps = &mut sizes[..rows];
@@ -313,7 +319,12 @@ impl<'a> Source<'a> {
             for (step, scale) in steps.iter().zip(&mut made) {
                 scale.scale = *step;
             }
-            code.pack(level, len, &made[..rows], values, codes);
+            let parts = values.chunks(NEAR * len).zip(codes.chunks_mut(NEAR * code.row_bytes(len)));
+            let mut next = rest.chunks(NEAR * len);
+            for ((values, codes), made) in parts.zip(made[..rows].chunks(NEAR)) {
+                prefetch(next.next().unwrap_or_default());
+                code.pack(level, len, made, values, codes);
+            }
         }
         Ok(())
     }
