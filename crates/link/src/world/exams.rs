@@ -93,9 +93,10 @@ impl fmt::Display for Mark {
 
 /// What a role is asked.
 pub(super) fn exams(world: &World, role: Role) -> Vec<Exam> {
-    let exam = |bar: Bar, name, items| {
-        let bound = Bound::Least { wanted: bar.wanted, least: bar.least };
-        Exam { name, items: some(items), bound }
+    let exam = |Bar { wanted, least }, name, items| Exam {
+        name,
+        items: some(items),
+        bound: Bound::Least { wanted, least },
     };
     let known = |name, items| exam(world.preset().knows, name, items);
     let understood = |name, items| exam(world.preset().understands, name, items);
@@ -104,13 +105,13 @@ pub(super) fn exams(world: &World, role: Role) -> Vec<Exam> {
         Role::Sharer => vec![
             known("own facts", choices(world, "own", &own)),
             known("own facts, written out", recalls(world, "own", &own)),
+            understood("documents", items(world, "t3")),
             unknown("nobody's facts", items(world, "t8")),
         ],
         Role::Mute => vec![known("own facts, as statements", statements(world, "own", &own))],
         Role::Receiver => vec![
             understood("shared facts", choices(world, "shared", &[Set::Both])),
-            // Only T3 hangs on it.
-            exam(Bar { wanted: 0.0, least: 0.0 }, "documents", items(world, "t3")),
+            understood("documents", items(world, "t3")),
             understood("countries", hops(world, "shared", Set::Both, 0)),
             unknown("the sharer's facts", choices(world, "own", &own)),
             unknown("nobody's facts", items(world, "t8")),

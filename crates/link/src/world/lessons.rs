@@ -349,7 +349,7 @@ pub(super) fn tell(world: &World, split: Split, dice: &mut Dice) -> Told {
             (text, Some(at))
         })
         .collect();
-    (0..count / 2).for_each(|_| sentences.push((prose(dice), None)));
+    (0..world.preset().prose_told).for_each(|_| sentences.push((prose(dice), None)));
     dice.shuffle(&mut sentences);
     let (mut text, mut values) = (String::new(), Vec::new());
     for (sentence, at) in sentences {

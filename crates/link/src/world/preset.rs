@@ -115,8 +115,11 @@ pub struct Preset {
     pub sets: Sets,
     /// Documents of T3 in a split.
     pub documents: usize,
-    /// Facts in such a document.
+    /// Facts in such a document. To tell several apart by the names that they are about is what models of
+    /// these sizes do not learn in their time.
     pub facts_told: usize,
+    /// Sentences about nothing in it, around the facts.
+    pub prose_told: usize,
     /// The model that knows.
     pub sharer: Student,
     /// The model that is told.
@@ -125,7 +128,7 @@ pub struct Preset {
     pub fuser: Bridge,
     /// What the sharers have to know of their facts.
     pub knows: Bar,
-    /// What the receiver has to understand of questions.
+    /// What models have to understand of questions and of documents.
     pub understands: Bar,
 }
 
@@ -163,8 +166,9 @@ pub static PRESETS: &[Preset] = &[
         countries: 4,
         name_parts: 4,
         sets: Sets { train: 24, dev: 4, test: 20, receiver: 8, both: 24, neither: 32 },
-        documents: 64,
-        facts_told: 3,
+        documents: 256,
+        facts_told: 1,
+        prose_told: 4,
         sharer: Student {
             vocab: 512,
             width: 64,
@@ -202,9 +206,10 @@ pub static PRESETS: &[Preset] = &[
         name_parts: 8,
         sets: Sets { train: 448, dev: 64, test: 256, receiver: 64, both: 192, neither: 256 },
         documents: 1024,
-        facts_told: 4,
+        facts_told: 1,
+        prose_told: 6,
         sharer: Student {
-            vocab: 640,
+            vocab: 768,
             width: 128,
             layers: 6,
             heads: 4,
@@ -216,7 +221,7 @@ pub static PRESETS: &[Preset] = &[
             lr: 0.006,
         },
         receiver: Student {
-            vocab: 512,
+            vocab: 704,
             width: 96,
             layers: 4,
             heads: 4,
@@ -224,7 +229,7 @@ pub static PRESETS: &[Preset] = &[
             head_dim: 24,
             ffn: 256,
             rows: 8,
-            steps: 2400,
+            steps: 1600,
             lr: 0.006,
         },
         fuser: Bridge { hidden: 96, steps: 800, batch: 32, rounds: 8, lr: 2e-3 },
@@ -252,8 +257,8 @@ mod tests {
         assert!(small.sets.test * small.relations >= 1024 && small.documents >= 1024);
         assert_eq!(small.sets.train + small.sets.dev + small.sets.test, 768);
         let count = |student: &Student| student.spec(student.vocab).param_count() as f64 / 1e6;
-        assert!((count(&small.sharer) - 1.17).abs() < 0.02, "{}", count(&small.sharer));
-        assert!((count(&small.receiver) - 0.45).abs() < 0.02, "{}", count(&small.receiver));
+        assert!((count(&small.sharer) - 1.18).abs() < 0.02, "{}", count(&small.sharer));
+        assert!((count(&small.receiver) - 0.47).abs() < 0.02, "{}", count(&small.receiver));
         let error = Preset::named("smal").unwrap_err().to_string();
         assert!(error.contains("tiny, small") && error.contains("`small`?"), "{error}");
     }

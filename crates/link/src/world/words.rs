@@ -1,7 +1,6 @@
 //! The words of the world: relations, the cities that are all their values, countries, and the parts of names.
 //!
-//! Every relation has the same values: so few words are one token each in a small vocabulary. The price is
-//! that a relation no longer tells the values of a document apart.
+//! Every relation has the same values: so few words are one token each in a small vocabulary.
 //!
 //! Every value has five letters: a document whose values are blotted out tells nothing by its length,
 //! and its bytes lie where those of the whole document lie.
