@@ -104,6 +104,8 @@ pub(super) const COMPARED: &[[&str; 2]] = &[
     ["delta_hat p=0.25 int8", "random p=0.25 int8"],
     [DELTA, "back p=0.25 int8"],
     [DELTA, "random p=0.25 int8"],
+    [DELTA_KV, "back p=0.25 int8"],
+    [DELTA_KV, "random p=0.25 int8"],
     ["rd_hull 1/32", "rd_greedy_v0 1/32"],
     ["rd_hull 1/16", "rd_greedy_v0 1/16"],
     ["rd_hull 1/8", "rd_greedy_v0 1/8"],
@@ -116,6 +118,7 @@ pub(super) const IDENTICAL: &str = "identical sharer c2c f16";
 /// Name of the line of the receiver that was taught what the fuser learns from.
 pub(super) const TUNED: &str = "receiver fine-tuned on the fuser's data";
 const DELTA: &str = "delta_proj_vnorm_topk p=0.25 int8 (upper bound)";
+const DELTA_KV: &str = "delta_kv p=0.25 int8 (upper bound)";
 
 impl<'a> Method<Ends<'a>> for Line {
     fn name(&self) -> String {

@@ -172,6 +172,7 @@ fn tables(
             tuned: (&tuned.fingerprint, answers),
         };
         let (table, measured, asking) = table::table(world, *task, &parts, cx)?;
+        cx.progress.event(Event::Notice(&table.headline()));
         records::Records { world, task: *task, parts: &parts, asking: &asking }
             .write(out, &measured, cx)?;
         made.push(table);

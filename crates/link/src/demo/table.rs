@@ -21,6 +21,9 @@ use crate::{Error, Receiver};
 /// Tokens that a session has room for: a prompt and its answer.
 const CAPACITY: usize = 2 * ROW_TOKENS;
 
+/// Lines that are told as soon as a task is done.
+const HEADLINE: [&str; 4] = ["receiver alone", "sharer alone", "c2c f16", "shuffled payload"];
+
 /// Progress is told after so many items.
 const TOLD: usize = 256;
 
@@ -203,5 +206,13 @@ impl TaskTable {
             lines: measured.columns.iter().map(line).collect::<Result<_, _>>()?,
             compared: COMPARED.iter().map(compare).collect::<Result<_, Error>>()?,
         })
+    }
+
+    /// The figures that everything else explains, for whoever waits for the table.
+    pub(super) fn headline(&self) -> String {
+        let share = |line: &TableLine| format!("{} {:.1} %", line.name, 100.0 * line.accuracy.mean);
+        let is_told = |line: &&TableLine| HEADLINE.contains(&&*line.name);
+        let shares: Vec<String> = self.lines.iter().filter(is_told).map(share).collect();
+        format!("{}: {}", self.task, shares.join(", "))
     }
 }
