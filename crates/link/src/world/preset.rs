@@ -166,7 +166,7 @@ pub static PRESETS: &[Preset] = &[
         countries: 4,
         name_parts: 4,
         sets: Sets { train: 24, dev: 4, test: 20, receiver: 8, both: 24, neither: 32 },
-        documents: 256,
+        documents: 64,
         facts_told: 1,
         prose_told: 4,
         sharer: Student {
