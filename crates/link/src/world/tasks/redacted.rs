@@ -1,5 +1,5 @@
-//! T3: a document that the receiver gets with its values blotted out. Copying through the cache: the
-//! information lies at known places, scattered, and the sharer does not see the question.
+//! T3: a document that the receiver gets with its values blotted out. Copying through the cache: where
+//! the information lies is known, and the sharer does not see the question.
 
 use super::super::lessons::{READ, RETELL, Told, tell};
 use super::super::text::{WORD_TAIL, ask};
