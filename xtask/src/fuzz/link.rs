@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use smidgen_link::KvShape;
 use smidgen_link::net::{
-    Collect, Compatibility, Event, FileWriter, FrameReader, HEAD_BYTES, KSpace, Kind, Limits,
+    Collect, Compatibility, Event, FileWriter, FrameReader, HEAD_BYTES, Kind, Limits,
     MAX_BODY_BYTES, NetError, Options, Reading, Receiver, Reject, Reply, Sender, Sink, Stage,
     Transport, encode,
 };
+use smidgen_link::wire::KeySpace;
 use smidgen_store::Disk;
 
 /// Where a `HELLO` says whose it is.
@@ -22,7 +23,7 @@ fn cache() -> Compatibility {
     Compatibility {
         family: "llama".into(),
         shape: KvShape { layers: 2, kv_heads: 1, key_dim: 8, value_dim: 8 },
-        k_space: KSpace::PostRope,
+        k_space: KeySpace::PostRope,
         rope_theta: 1e4,
         tokenizer: [1; 32],
         weights: [2; 32],
