@@ -87,6 +87,41 @@ pub fn prefetch(values: &[f32]) {
     let _ = values;
 }
 
+/// Copies values past the caches, for what is larger than these: a line that is written whole is not read
+/// from memory before. Another thread that is told of it in the usual ways sees all of it.
+pub fn copy_streaming(from: &[f32], to: &mut [f32]) {
+    assert_eq!(from.len(), to.len(), "room for each value");
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_loadu_ps, _mm_sfence, _mm_stream_ps};
+        const LINE: usize = 16;
+        let head = to.as_ptr().align_offset(4 * LINE).min(to.len());
+        let (from_head, from) = from.split_at(head);
+        let (to_head, to) = to.split_at_mut(head);
+        to_head.copy_from_slice(from_head);
+        let ((from, from_tail), (to, to_tail)) =
+            (from.as_chunks::<LINE>(), to.as_chunks_mut::<LINE>());
+        for (from, to) in from.iter().zip(to) {
+            for at in (0..LINE).step_by(4) {
+                // SAFETY: four values from `at` on are in both, and a line begins at a multiple of 64
+                // bytes; SSE is part of x86-64.
+                #[allow(unsafe_code)]
+                unsafe {
+                    _mm_stream_ps(to.as_mut_ptr().add(at), _mm_loadu_ps(from.as_ptr().add(at)));
+                }
+            }
+        }
+        to_tail.copy_from_slice(from_tail);
+        // SAFETY: it only orders what was written before what is written after.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm_sfence();
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    to.copy_from_slice(from);
+}
+
 /// Compiles one function for every [`Level`] and calls the one asked for as its first argument.
 ///
 /// The body is inlined into each variant, so it must be plain Rust; closures it is given should be
@@ -127,4 +162,22 @@ macro_rules! multiversion {
             body $(::<$($gen),+ $(, $cn)*>)? ($($arg),*)
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_streaming_copy_is_a_copy_wherever_it_begins_and_ends() {
+        let from: Vec<f32> = (0..200).map(|i| i as f32).collect();
+        for start in 0..20 {
+            for len in [0, 1, 15, 16, 17, 63, 64, 150] {
+                let mut to = vec![-1.0; 200];
+                copy_streaming(&from[7..7 + len], &mut to[start..start + len]);
+                assert_eq!(to[start..start + len], from[7..7 + len]);
+                assert!(to[..start].iter().chain(&to[start + len..]).all(|x| *x == -1.0));
+            }
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use smidgen_codec::Level;
 use smidgen_codec::element::row::{RowCode, RowFault, RowScale};
 use smidgen_codec::element::{bf16, f16};
+use smidgen_codec::simd::copy_streaming;
 use smidgen_tensor::Device;
 
 use super::error::Fault;
@@ -17,6 +18,8 @@ use super::scale::{Granularity, Grid, ScaleType, first};
 const TILE: usize = 64;
 /// Values of a task.
 const CHUNK: usize = 1 << 16;
+/// Values that no cache keeps until somebody reads them: 32 MiB.
+const LARGE: usize = 1 << 23;
 
 /// Keys or values of a group of tokens in a block of layers.
 #[derive(Clone, Debug)]
@@ -130,20 +133,29 @@ impl Codes<'_> {
         }
     }
 
-    /// Writes all values to `out`, `[layer][batch][token][head][dim]`.
+    /// Writes all values to `out`, `[layer][batch][token][head][dim]`; past the caches where it is large.
     ///
     /// # Panics
     /// When `out` is not [`Codes::len`] long.
     pub fn decode_into(&self, device: &Device, out: &mut [f32]) {
         assert_eq!(out.len(), self.len(), "room for each value");
+        let is_large = out.len() >= LARGE;
         let token_len = self.grid.heads * self.grid.dim;
         let step = (CHUNK / token_len).max(1);
         let tasks: Vec<_> = out.chunks_mut(step * token_len).map(Mutex::new).collect();
         device.team().run(tasks.len(), |task| {
             let mut values = tasks[task].lock().expect("each chunk has one task");
             let first = task * step * self.grid.heads;
-            let rows = values.len() / self.grid.dim;
-            self.rows(device.level(), first..first + rows, &mut values);
+            let rows = first..first + values.len() / self.grid.dim;
+            if !is_large {
+                return self.rows(device.level(), rows, &mut values);
+            }
+            let mut tile = vec![0.0; TILE * self.grid.dim];
+            for (out, first) in values.chunks_mut(tile.len()).zip(rows.step_by(TILE)) {
+                let tile = &mut tile[..out.len()];
+                self.rows(device.level(), first..first + out.len() / self.grid.dim, tile);
+                copy_streaming(tile, out);
+            }
         });
     }
 
