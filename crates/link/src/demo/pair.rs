@@ -83,7 +83,9 @@ pub(super) fn response(item: &world::Item, tokenizer: &Tokenizer) -> Result<Vec<
     Ok(tokenizer.encode(&format!(" {}.", item.answer.gold()))?)
 }
 
-/// What a fuser learns from: items of these tasks, in so many rounds, with other options each time.
+/// What a fuser learns from: items of the tasks of a sharer, with other options in each round. Those of the
+/// largest task come in so many rounds, and as many of every other: a question that takes two steps is
+/// asked as often as one about a fact, though there are fewer of them.
 fn lessons(
     world: &World,
     role: Role,
@@ -93,8 +95,12 @@ fn lessons(
     receiver: &Model,
 ) -> Result<Vec<fuse::Item>, Error> {
     let mut lessons = Vec::new();
-    for task in TASKS.iter().filter(|task| task.sharer() == role && task.id() != "t8") {
-        for item in (0..rounds).flat_map(|round| world.items_again(*task, split, round)) {
+    let tasks = || TASKS.iter().filter(|task| task.sharer() == role && task.id() != "t8");
+    let largest = tasks().map(|task| world.items(*task, split).len()).max().unwrap_or(0);
+    let each = largest * rounds as usize;
+    for task in tasks() {
+        let again = (0..each as u64).flat_map(|round| world.items_again(*task, split, round));
+        for item in again.take(each) {
             let Prompt { sharer, receiver: ours, alignment } =
                 Prompt::new(&item, sharer, receiver)?;
             let response = response(&item, &receiver.tokenizer)?;

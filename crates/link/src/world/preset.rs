@@ -80,7 +80,8 @@ pub struct Bridge {
     pub steps: u64,
     /// Items of a batch.
     pub batch: usize,
-    /// How often each question is asked, with other options each time.
+    /// How often each question of the largest task is asked, with other options each time; those of other
+    /// tasks more often.
     pub rounds: u64,
     /// Base rate.
     pub lr: f64,
@@ -232,7 +233,7 @@ pub static PRESETS: &[Preset] = &[
             steps: 1600,
             lr: 0.006,
         },
-        fuser: Bridge { hidden: 96, steps: 800, batch: 32, rounds: 8, lr: 2e-3 },
+        fuser: Bridge { hidden: 96, steps: 1200, batch: 32, rounds: 8, lr: 2e-3 },
         knows: Bar { wanted: 0.95, least: 0.90 },
         understands: Bar { wanted: 0.90, least: 0.60 },
     },
