@@ -211,11 +211,19 @@ pub(crate) fn check_sent(what: &str, fuser: &LoadedFuser, bytes: &[f64]) -> Resu
     Err(Error::record(format!("`{what}`"), "measured bytes for every item", got))
 }
 
+/// The plan that sends these tokens of a cache to a fuser; none where no gate is open.
+pub(crate) fn groups(
+    fuser: &LoadedFuser,
+    groups: impl IntoIterator<Item = (Vec<u32>, Precision)>,
+) -> Option<Plan> {
+    let both = |(tokens, precision)| (tokens, [precision; 2]);
+    let groups: Vec<_> = groups.into_iter().map(both).collect();
+    plan(&fuser.fuser.needed(&fuser.params), &groups, fuser.fuser.config().k_space)
+}
+
 /// Every token of a cache in one precision.
 pub fn whole(fuser: &LoadedFuser, tokens: usize, precision: Precision) -> Option<Plan> {
-    let needed = fuser.fuser.needed(&fuser.params);
-    let all = (0..tokens as u32).collect();
-    plan(&needed, &[(all, [precision; 2])], fuser.fuser.config().k_space)
+    groups(fuser, [((0..tokens as u32).collect(), precision)])
 }
 
 #[cfg(test)]

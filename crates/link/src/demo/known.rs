@@ -1,15 +1,21 @@
 //! What is known of a fuser before it is tested: which changes it makes, what each precision loses of
-//! them, and a regressor by which the sharer can guess them. All of it from questions of the training
-//! split.
+//! them, a regressor by which the sharer can guess them, and which sizes to weigh tokens by. All of it
+//! from questions of the training split.
+
+use std::collections::BTreeMap;
 
 use smidgen_tensor::Tensor;
 
 use super::ends::Prepared;
 use super::pair::Prompt;
+use crate::fuse::LoadedFuser;
 use crate::message::{self, Received};
-use crate::plan::{Calibration, CalibrationSums};
-use crate::select::{AtReceiver, DeltaHat, Scene};
-use crate::wire::Precision;
+use crate::plan::{
+    Calibration, CalibrationSums, ContainerModel, LayerScores, Layout, allocate, allocator_by_name,
+    full_bytes,
+};
+use crate::select::{AtReceiver, DeltaHat, Scene, selector_by_name};
+use crate::wire::{Plan, Precision};
 use crate::{Error, KvCache, Receiver};
 
 /// Examples that are looked at.
@@ -18,6 +24,10 @@ pub(super) const EXAMPLES: usize = 64;
 pub(super) const CANDIDATES: [Precision; 2] = [Precision::Int4, Precision::Int8];
 /// What one layer is degraded to, to see whether it matters.
 const COARSE: Precision = Precision::Int2;
+/// What may weigh tokens under a cap: whatever is a size and needs nothing of the receiver's.
+const WEIGHERS: [&str; 3] = ["delta_hat", "knorm_topk", "vnorm_topk"];
+/// The allocator with which they are tried, and the part of the whole cache in int8 that it may spend.
+const TRIED: (&str, u64) = ("rd_hull", 4);
 /// Penalty of the regressor.
 const RIDGE: f32 = 1e-2;
 
@@ -71,6 +81,8 @@ fn line(rows: &Tensor, row: usize) -> &[f32] {
 pub(super) struct Known {
     pub(super) calibration: Calibration,
     pub(super) delta_hat: DeltaHat,
+    /// Of the sharer: those that anybody reads.
+    pub(super) layers: Vec<usize>,
 }
 
 impl Known {
@@ -151,7 +163,56 @@ impl Known {
         };
         let scenes: Vec<Scene<'_>> = changes.iter().enumerate().map(scene).collect();
         let delta_hat = DeltaHat::fit(&fuser.fingerprint(), &scenes, &layers, RIDGE)?;
-        Ok(Some(Known { calibration, delta_hat }))
+        let known = Known { calibration, delta_hat, layers };
+        let mut weigher_losses = BTreeMap::new();
+        for weigher in WEIGHERS {
+            let mut sum = 0.0;
+            for ((cache, prompt), response) in
+                examples.caches.iter().zip(&examples.prompts).zip(responses)
+            {
+                let cap_bytes = full_bytes(cache.shape(), cache.tokens()) / TRIED.1;
+                let plan = known.budgeted(fuser, cache, [weigher, TRIED.0], cap_bytes)?;
+                let received =
+                    plan.map(|plan| Received::through(device, cache.view(), &plan)).transpose()?;
+                let arrivals = received.as_ref().map(|it| [it.arrival(&prompt.alignment)]);
+                let read = receiver.read(&[&prompt.receiver])?;
+                let arrivals = arrivals.as_ref().map(|arrivals| &arrivals[..]);
+                sum += receiver.nll(&read, arrivals, &[response])?[0];
+            }
+            weigher_losses.insert(weigher.into(), sum / responses.len() as f64);
+        }
+        let calibration = known.calibration.with_weighers(weigher_losses)?;
+        Ok(Some(Known { calibration, ..known }))
+    }
+
+    /// What an allocator sends under a cap, tokens weighed by the sizes of a selector that the sharer can
+    /// compute, precisions by the calibration; none where nothing fits.
+    pub(super) fn budgeted(
+        &self,
+        fuser: &LoadedFuser,
+        cache: &KvCache,
+        [weigher, allocator]: [&str; 2],
+        cap_bytes: u64,
+    ) -> Result<Option<Plan>, Error> {
+        let needed = fuser.fuser.needed(&fuser.params);
+        let recipes = CANDIDATES.map(|precision| message::recipe(&needed, precision));
+        let [int4, int8] = recipes.each_ref().map(|recipe| self.calibration.distortion(recipe));
+        let distortions = [int4?, int8?];
+        // The blocks of the encoder, so that its bytes are the model's.
+        let whole = message::whole(fuser, cache.tokens(), Precision::Int8);
+        let block_layers = whole.map(|plan| plan.layers_per_block);
+        let layout = Layout { block_layers, ..Layout::default() };
+        let model = ContainerModel::new(cache.shape(), cache.tokens(), layout, recipes.to_vec())?;
+        let scope: Vec<u32> = (0..cache.tokens() as u32).collect();
+        let scene =
+            Scene { regressor: Some(&self.delta_hat), ..Scene::of_sharer(0, 0, cache.view()) };
+        let scores = LayerScores::of(selector_by_name(weigher)?, &scene, &self.layers)?;
+        let weights = scores.weights(&scope)?;
+        let allocator = allocator_by_name(allocator)?;
+        let chosen = allocate(allocator, &model, &scope, &weights, &distortions, cap_bytes)?;
+        let sent = chosen.groups.into_iter().map(|group| (group.tokens, CANDIDATES[group.recipe]));
+        let sent: Vec<_> = sent.collect();
+        Ok(if sent.is_empty() { None } else { message::groups(fuser, sent) })
     }
 }
 

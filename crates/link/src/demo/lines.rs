@@ -9,14 +9,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::ends::{Asked, Ends, since};
-use super::known::{CANDIDATES, Known};
 use crate::message;
 use crate::methods::{Answer, Contents, Entry, Method, Pair, Payload, Stage};
-use crate::plan::{
-    self, Budget, ContainerModel, LayerScores, Layout, SelectionConfig, SelectionStats, allocate,
-    allocator_by_name,
-};
-use crate::select::{DeltaHatSelector, Needs, Scene, selector_by_name};
+use crate::plan::{self, Budget, SelectionConfig, SelectionStats};
+use crate::select::{Needs, Scene, selector_by_name};
 use crate::wire::{self, Plan, Precision};
 use crate::{Error, KvCache};
 
@@ -174,19 +170,6 @@ impl<'a> Method<Ends<'a>> for Line {
 
 /// What lines send.
 impl Ends<'_> {
-    /// The plan of these tokens; none where no gate is open.
-    fn plan_of(&self, groups: &[(Vec<u32>, [Precision; 2])]) -> Option<Plan> {
-        let fuser = self.fuser();
-        let needed = fuser.fuser.needed(&fuser.params);
-        message::plan(&needed, groups, fuser.fuser.config().k_space)
-    }
-
-    /// Sharer layers that anybody reads.
-    fn layers(&self) -> Vec<usize> {
-        let needed = self.fuser().fuser.needed(&self.fuser().params);
-        (0..needed.len()).filter(|layer| needed[*layer] != [false; 2]).collect()
-    }
-
     /// What is sent of the cache in this place; none where it is nothing.
     fn plan(
         &self,
@@ -196,15 +179,12 @@ impl Ends<'_> {
     ) -> Result<(Option<Plan>, Option<SelectionStats>), Error> {
         let cache = &self.prepared.caches[place];
         let tokens = cache.tokens();
-        let whole = |precision| self.plan_of(&[((0..tokens as u32).collect(), [precision; 2])]);
+        let whole = |precision| message::whole(self.fuser(), tokens, precision);
         match line {
             Line::Whole(precision) => Ok((whole(precision), None)),
             Line::Shuffled | Line::Zeros => Ok((whole(Precision::F16), None)),
             Line::Share(selector, _, precision) => {
-                let layers = self.layers();
-                let Some(known) = self.known.filter(|_| !layers.is_empty()) else {
-                    return Ok((None, None));
-                };
+                let Some(known) = self.known else { return Ok((None, None)) };
                 let scene = Scene {
                     regressor: Some(&known.delta_hat),
                     receiver: match selector_by_name(selector)?.needs() {
@@ -216,55 +196,19 @@ impl Ends<'_> {
                     ..Scene::of_sharer(0, place as u64, cache.view())
                 };
                 let config = line.selection().expect("this line selects");
-                let mut chosen = config.select(&scene, &plan::Marks::of(tokens), &layers)?;
-                let groups = [(chosen.lists.remove(0), [precision; 2])];
-                Ok((self.plan_of(&groups), Some(chosen.stats)))
+                let mut chosen = config.select(&scene, &plan::Marks::of(tokens), &known.layers)?;
+                let groups = [(chosen.lists.remove(0), precision)];
+                Ok((message::groups(self.fuser(), groups), Some(chosen.stats)))
             }
             Line::Budget(allocator, _) => {
-                let layers = self.layers();
-                let Some(known) = self.known.filter(|_| !layers.is_empty()) else {
-                    return Ok((None, None));
-                };
+                let Some(known) = self.known else { return Ok((None, None)) };
+                let weigher = known.calibration.weigher().expect("it was tried what weighs tokens");
                 let cap_bytes = cap_bytes.unwrap_or(u64::MAX);
-                Ok((self.budgeted(known, allocator, place, &layers, cap_bytes)?, None))
+                let cache = &self.prepared.caches[place];
+                let plan = known.budgeted(self.fuser(), cache, [weigher, allocator], cap_bytes)?;
+                Ok((plan, None))
             }
         }
-    }
-
-    /// Weights by the regressor that came with the fuser, distortions by its calibration: the sharer has
-    /// both.
-    fn budgeted(
-        &self,
-        known: &Known,
-        allocator: &str,
-        place: usize,
-        layers: &[usize],
-        cap_bytes: u64,
-    ) -> Result<Option<Plan>, Error> {
-        let (fuser, cache) = (self.fuser(), &self.prepared.caches[place]);
-        let needed = fuser.fuser.needed(&fuser.params);
-        let recipes = CANDIDATES.map(|precision| message::recipe(&needed, precision));
-        let [int4, int8] = recipes.each_ref().map(|recipe| known.calibration.distortion(recipe));
-        let distortions = [int4?, int8?];
-        // The blocks of the encoder, so that its bytes are the model's.
-        let whole = message::whole(fuser, cache.tokens(), Precision::Int8);
-        let block_layers = whole.map(|plan| plan.layers_per_block);
-        let layout = Layout { block_layers, ..Layout::default() };
-        let model = ContainerModel::new(cache.shape(), cache.tokens(), layout, recipes.to_vec())?;
-        let scope: Vec<u32> = (0..cache.tokens() as u32).collect();
-        let scene = Scene {
-            regressor: Some(&known.delta_hat),
-            ..Scene::of_sharer(0, place as u64, cache.view())
-        };
-        let weights = LayerScores::of(&DeltaHatSelector, &scene, layers)?.weights(&scope)?;
-        let allocator = allocator_by_name(allocator)?;
-        let chosen = allocate(allocator, &model, &scope, &weights, &distortions, cap_bytes)?;
-        let groups: Vec<_> = chosen
-            .groups
-            .into_iter()
-            .map(|group| (group.tokens, [CANDIDATES[group.recipe]; 2]))
-            .collect();
-        Ok(if groups.is_empty() { None } else { self.plan_of(&groups) })
     }
 
     /// What a line sends in the place of the cache; none for the cache itself.

@@ -107,8 +107,11 @@ impl Records<'_> {
         let right = column.right();
         let decoding =
             json!({ "temperature": 0, "max_new_tokens": MOST_TOKENS, "choice": "logits" });
+        // What tokens and precisions weigh under a cap.
+        let calibration = self.parts.known.filter(|_| allocator.is_some());
         let facts = json!({
             "key": key,
+            "calibration": calibration.map(|known| &known.calibration.sha256),
             "world": world.fingerprint(),
             "models": [&answering.fingerprint, &sharing.fingerprint],
             "fuser": fuser.map(LoadedFuser::fingerprint),

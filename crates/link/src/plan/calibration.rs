@@ -2,7 +2,8 @@
 //!
 //! e(l, m) = sum |F(q_m) - F(x)|^2 / sum |F(x) - own|^2 over calibration examples, per layer l of the
 //! sharer: the share of the change at the receiver that precision m loses. Layer weights come from
-//! how much the receiver's loss rises when only that layer is degraded.
+//! how much the receiver's loss rises when only that layer is degraded, and what weighs a token from how
+//! little the receiver loses under a cap with it: the largest change is not always the needed one.
 //! The record names the fuser it belongs to; that of another one is refused.
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use smidgen_store::{Files, read_json, sha256_bytes, write_json};
 use super::{Precision, Recipe};
 use crate::Error;
 use crate::record::canonical_json;
+use crate::select::selector_by_name;
 
 /// Where the record lies beside its fuser.
 pub const CALIBRATION_JSON: &str = "calibration.json";
@@ -35,6 +37,9 @@ pub struct Calibration {
     pub layer_weights: Vec<f32>,
     /// For each precision, e of every layer of the sharer.
     pub distortions: BTreeMap<String, Vec<f32>>,
+    /// For each selector that was tried as what weighs tokens: the receiver's mean loss under a cap, in
+    /// nats.
+    pub weigher_losses: BTreeMap<String, f64>,
     /// SHA-256 of the canonical JSON of all other fields.
     pub sha256: String,
 }
@@ -82,15 +87,35 @@ impl CalibrationSums {
         };
         let row = |lost: &Vec<f64>| lost.iter().zip(&self.change).map(share).collect();
         let rows = self.lost.iter().map(|(name, lost)| ((*name).into(), row(lost)));
-        let (fuser, distortions, sha256) = (fuser.into(), rows.collect(), String::new());
-        let mut found = Calibration { fuser, seed, examples, layer_weights, distortions, sha256 };
-        found.sha256 = found.digest()?;
-        found.check()?;
-        Ok(found)
+        let found = Calibration {
+            fuser: fuser.into(),
+            seed,
+            examples,
+            layer_weights,
+            distortions: rows.collect(),
+            weigher_losses: BTreeMap::new(),
+            sha256: String::new(),
+        };
+        found.sealed()
     }
 }
 
 impl Calibration {
+    /// The record with what each selector lost as what weighs tokens.
+    ///
+    /// # Errors
+    /// As [`Calibration::check`].
+    pub fn with_weighers(self, weigher_losses: BTreeMap<String, f64>) -> Result<Self, Error> {
+        Calibration { weigher_losses, ..self }.sealed()
+    }
+
+    /// The selector that lost least as what weighs tokens, ties to the first by name; none where none
+    /// was tried.
+    pub fn weigher(&self) -> Option<&str> {
+        let least = self.weigher_losses.iter().min_by(|a, b| a.1.total_cmp(b.1));
+        least.map(|(name, _)| name.as_str())
+    }
+
     /// Reads a record and checks that it is whole and belongs to this fuser.
     ///
     /// # Errors
@@ -195,11 +220,24 @@ impl Calibration {
         for name in self.distortions.keys() {
             name.parse::<Precision>()?;
         }
+        for (name, loss) in &self.weigher_losses {
+            selector_by_name(name)?;
+            if !loss.is_finite() {
+                let what = format!("{WHAT}, loss with `{name}`");
+                return Err(Error::record(what, "a finite number", loss));
+            }
+        }
         let digest = self.digest()?;
         if self.sha256 != digest {
             return Err(Error::record(WHAT, format!("hash {digest}"), &self.sha256));
         }
         Ok(())
+    }
+
+    fn sealed(mut self) -> Result<Self, Error> {
+        self.sha256 = self.digest()?;
+        self.check()?;
+        Ok(self)
     }
 
     fn digest(&self) -> Result<String, Error> {
@@ -266,6 +304,21 @@ mod tests {
         std::fs::write(&path, edited).unwrap();
         let error = Calibration::load(&path, "fuser").unwrap_err().to_string();
         assert!(error.starts_with("calibration: expected hash "), "{error}");
+    }
+
+    #[test]
+    fn tokens_are_weighed_by_what_lost_least() {
+        let with = |losses: &[(&str, f64)]| {
+            let losses = losses.iter().map(|(name, loss)| ((*name).into(), *loss)).collect();
+            calibration().with_weighers(losses)
+        };
+        assert_eq!(calibration().weigher(), None);
+        let found = with(&[("delta_hat", 2.0), ("vnorm_topk", 1.0), ("knorm_topk", 1.0)]).unwrap();
+        assert_eq!(found.weigher(), Some("knorm_topk"));
+        assert_ne!(found.sha256, calibration().sha256);
+        assert!(with(&[("vnorm", 1.0)]).unwrap_err().to_string().contains("`vnorm_topk`?"));
+        let error = with(&[("back", f64::NAN)]).unwrap_err().to_string();
+        assert!(error.ends_with("loss with `back`: expected a finite number, got NaN"), "{error}");
     }
 
     #[test]
