@@ -10,9 +10,11 @@ use smidgen_codec::Tag;
 use smidgen_model::{Front, KeySpace, LayerKv, Sampler, Sampling, Scorer, Session, TokenBatch};
 use smidgen_tensor::{Format, Keep, Tape, Tensor, Var};
 
-use crate::Error;
 use crate::fuse::{Arrival, FusedLayer, Fuser, LoadedFuser, Mode};
+use crate::message::{self, Received};
 use crate::side::{FILL, Prefill, Side, padded};
+use crate::wire::Precision;
+use crate::{Error, KvCache};
 
 /// A receiver with its fuser; its output matrix is packed once.
 pub struct Receiver<'a> {
@@ -200,6 +202,36 @@ impl<'a> Receiver<'a> {
         };
         session.truncate(0);
         session.feed(first)?;
+        Ok(())
+    }
+
+    /// Rounds what a session holds as the wire would round it: the cache of a receiver that keeps its own in
+    /// that precision. A token that is read later is not rounded.
+    ///
+    /// # Errors
+    /// Those of wire and model.
+    pub fn keep_in(&self, session: &mut Session<'_>, precision: Precision) -> Result<(), Error> {
+        let (side, tokens) = (self.side, session.len());
+        let (shape, space) = (side.kv_shape(), self.fuser.fuser.config().k_space);
+        let mut cache = KvCache::zeroed(side.device.ledger(), shape, tokens)?;
+        let (keys, values) = cache.parts_mut();
+        let rows = [shape.key_row() * tokens, shape.value_row() * tokens];
+        for layer in 0..shape.layers {
+            let [keys, values] = [(&mut *keys, rows[0]), (&mut *values, rows[1])]
+                .map(|(all, len)| &mut all[layer * len..][..len]);
+            session.read_layer(layer, space, keys, values)?;
+        }
+        let all: Vec<u32> = (0..tokens as u32).collect();
+        let needed = vec![[true; 2]; shape.layers];
+        let plan = message::plan(&needed, &[(all.clone(), [precision; 2])], space);
+        let plan = plan.expect("every layer is needed");
+        let rounded = Received::through(&side.device, cache.view(), &plan)?.cache;
+        let view = rounded.view();
+        for layer in 0..shape.layers {
+            let [keys, values] = [(view.keys, rows[0]), (view.values, rows[1])]
+                .map(|(all, len)| &all[layer * len..][..len]);
+            session.write_layer(layer, space, &all, keys, values)?;
+        }
         Ok(())
     }
 

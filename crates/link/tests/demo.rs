@@ -1,18 +1,20 @@
 //! The whole chain on a world of a moment: every part runs, is measured, and is taken over.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use smidgen_link::demo::{LINK_JSON, Shown, TableLine, demo, shown};
+use smidgen_link::Error;
+use smidgen_link::demo::{LINK_JSON, Shown, TableLine, demo, evaluate, shown};
 use smidgen_link::record::LinkRecord;
 use smidgen_link::world::{Bar, Bridge, Preset, Sets, Student, World};
 use smidgen_train::{Context, Silent};
 
 /// Too small to learn anything: gates that ask for nothing let it pass.
-fn world() -> World {
+fn preset() -> Preset {
     let tiny = *Preset::named("tiny").unwrap();
     let student = |student: Student| Student { steps: 2, rows: 2, ..student };
-    let preset = Preset {
+    Preset {
         sets: Sets { train: 4, dev: 2, test: 3, receiver: 2, both: 4, neither: 6 },
         documents: 4,
         sharer: student(tiny.sharer),
@@ -21,19 +23,40 @@ fn world() -> World {
         knows: Bar { wanted: 0.0, least: 0.0 },
         understands: Bar { wanted: 0.0, least: 0.0 },
         ..tiny
-    };
-    World::of(preset, 3)
+    }
 }
 
-fn run(folder: &std::path::Path) -> Shown {
-    let stop = AtomicBool::new(false);
-    demo(&world(), folder, &mut Context::new(&mut Silent, &stop)).unwrap()
+fn run(folder: &Path, preset: Preset, stop: bool) -> Result<Shown, Error> {
+    let stop = AtomicBool::new(stop);
+    demo(&World::of(preset, 3), folder, &mut Context::new(&mut Silent, &stop))
+}
+
+#[test]
+fn a_model_that_does_not_know_its_own_facts_ends_it_by_name() {
+    let asked = Bar { wanted: 1.0, least: 0.9 };
+    for (preset, role) in [
+        (Preset { understands: asked, ..preset() }, "receiver"),
+        (Preset { knows: asked, ..preset() }, "sharer"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let error = run(folder.path(), preset, false).unwrap_err();
+        assert!(matches!(error, Error::Gate { .. }), "{error}");
+        assert!(
+            error.to_string().contains(role) && error.to_string().contains("90.0 %"),
+            "{error}"
+        );
+        // Nothing is measured with a model that failed.
+        assert!(!folder.path().join("evals").exists() && !folder.path().join(LINK_JSON).exists());
+    }
 }
 
 #[test]
 fn every_line_of_every_task_is_measured_and_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let first = run(folder.path());
+    // A stop is an end with everything saved, and the same call goes on.
+    let stopped = run(folder.path(), preset(), true).unwrap_err();
+    assert!(matches!(stopped, Error::Interrupted { .. }), "{stopped}");
+    let first = run(folder.path(), preset(), false).unwrap();
     let ids: Vec<&str> = first.tasks.iter().map(|task| &*task.task).collect();
     assert_eq!(ids, ["t1", "t2", "t3", "t4", "t8", "t7"]);
     assert_eq!(first.models.len(), 3);
@@ -60,6 +83,11 @@ fn every_line_of_every_task_is_measured_and_kept() {
         }
     }
     assert!(sent > 0, "no gate is open, and nothing was sent");
+    // Every prediction is held against what was measured.
+    let of = |task: &str| first.targets.iter().filter(|judged| judged.task == task).count();
+    assert_eq!(["t1", "t2", "t3", "t4", "t7", "t8"].map(of), [14, 6, 10, 7, 5, 6]);
+    let together = first.targets.iter().find(|judged| judged.asked == 0.3).unwrap();
+    assert_eq!(together.verdict, together.bound.judge(0.3, &together.measured));
     // Every line has a run of its own, with all that a record must say.
     let (mut records, mut receivers) = (0, BTreeSet::new());
     for task in &first.tasks {
@@ -91,7 +119,11 @@ fn every_line_of_every_task_is_measured_and_kept() {
     assert_eq!(receivers.iter().filter(|(is_tuned, _)| !is_tuned).count(), 1);
     assert_eq!(receivers.len(), 3);
     // What is there is taken over, to the last bit.
-    assert_eq!(run(folder.path()), first);
+    assert_eq!(run(folder.path(), preset(), false).unwrap(), first);
     assert_eq!(shown(folder.path()).unwrap(), first);
     assert!(folder.path().join(LINK_JSON).is_file());
+    // It was made with a preset of another size than the one of its name.
+    let stop = AtomicBool::new(false);
+    let again = evaluate(folder.path(), &[], &mut Context::new(&mut Silent, &stop));
+    assert!(matches!(again, Err(Error::OtherWorld { .. })), "{again:?}");
 }

@@ -53,12 +53,16 @@ impl Prepared {
     }
 
     /// The nearest item behind this one that is about something else and as long, or as it comes.
-    pub(super) fn another(&self, place: usize) -> usize {
+    ///
+    /// # Errors
+    /// [`Error::Value`] where all items are about one thing: its own cache would be no control.
+    pub(super) fn another(&self, place: usize) -> Result<usize, Error> {
         let count = self.caches.len();
         let others = || (1..count).map(|step| (place + step) % count);
         let differs = |other: &usize| self.clusters[*other] != self.clusters[place];
         let as_long = |other: &usize| self.caches[*other].tokens() == self.caches[place].tokens();
-        others().filter(differs).find(as_long).or_else(|| others().find(differs)).unwrap_or(place)
+        let found = others().filter(differs).find(as_long).or_else(|| others().find(differs));
+        found.ok_or_else(|| Error::value("items", "some about something else, to mix up", "none"))
     }
 
     pub(super) fn change(&self, receiver: &Receiver<'_>, place: usize) -> Result<&Change, Error> {
@@ -97,6 +101,8 @@ pub(super) struct Ends<'a> {
     tokenizer: &'a Tokenizer,
     pub(super) prepared: &'a Prepared,
     pub(super) known: Option<&'a Known>,
+    /// The precision in which the receiver keeps its own cache; none for the one of the model.
+    pub(super) kept: Option<Precision>,
 }
 
 impl<'a> Ends<'a> {
@@ -108,7 +114,7 @@ impl<'a> Ends<'a> {
         capacity: usize,
     ) -> Result<Ends<'a>, Error> {
         let session = receiver.session(capacity)?;
-        Ok(Ends { receiver, session, tokenizer, prepared, known })
+        Ok(Ends { receiver, session, tokenizer, prepared, known, kept: None })
     }
 
     pub(super) fn fuser(&self) -> &'a LoadedFuser {
@@ -162,9 +168,12 @@ impl Reader for Told<'_, '_> {
     }
 
     fn read(&mut self, _: &Item) -> Result<Vec<f32>, Error> {
-        let Ends { receiver, session, .. } = &mut *self.ends;
+        let Ends { receiver, session, kept, .. } = &mut *self.ends;
         let started = Instant::now();
         receiver.enter(session, self.prompt)?;
+        if let Some(precision) = *kept {
+            receiver.keep_in(session, precision)?;
+        }
         self.timings_ms.insert(Stage::PrefillReceiver, since(started));
         let started = Instant::now();
         let logits = receiver.join(session, self.prompt, self.arrival.as_ref())?;

@@ -9,6 +9,7 @@ mod lines;
 mod pair;
 mod records;
 mod table;
+mod targets;
 
 use std::path::Path;
 
@@ -23,6 +24,7 @@ use self::known::{EXAMPLES, Known};
 use self::pair::{Model, response, train_fuser, tuned_answers};
 use self::table::Parts;
 pub use self::table::{Comparison, TableLine, TaskTable};
+pub use self::targets::{Bound, Judged, Verdict};
 use crate::fuse::LoadedFuser;
 use crate::plan::CALIBRATION_JSON;
 use crate::select::DELTA_HAT_JSON;
@@ -36,7 +38,7 @@ pub const LINK_JSON: &str = "link.json";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shown {
-    /// Of this layout; 1.
+    /// Of this layout; 2.
     pub schema_version: u32,
     /// Name of the preset.
     pub preset: String,
@@ -50,6 +52,8 @@ pub struct Shown {
     pub fusers: Vec<FuserRecord>,
     /// One table for each task.
     pub tasks: Vec<TaskTable>,
+    /// What was predicted of them, and what came of it.
+    pub targets: Vec<Judged>,
 }
 
 /// What is known of a fuser.
@@ -84,12 +88,13 @@ pub fn demo(world: &World, out: &Path, cx: &mut Context<'_>) -> Result<Shown, Er
         tasks.extend(tables);
     }
     let shown = Shown {
-        schema_version: 1,
+        schema_version: 2,
         preset: world.preset().name.into(),
         seed: world.seed(),
         world: world.fingerprint().into(),
         models,
         fusers,
+        targets: targets::judge(&tasks),
         tasks,
     };
     write_json(&*cx.files, &out.join(LINK_JSON), &shown)?;

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use smidgen_train::{Context, cpu_name};
 
-use super::lines::{IDENTICAL, LINES, Line, TUNED};
+use super::lines::{IDENTICAL, Linked, METHODS, TUNED};
 use super::pair::Model;
 use super::table::{Asking, Parts};
 use crate::Error;
@@ -42,7 +42,7 @@ pub(super) struct Records<'a> {
 }
 
 impl Records<'_> {
-    /// Writes a record for each column; the last ones are those of [`LINES`].
+    /// Writes a record for each column; the last ones are those of [`METHODS`].
     ///
     /// # Errors
     /// [`Error::Record`] for figures that contradict each other, [`Error::Store`].
@@ -53,10 +53,10 @@ impl Records<'_> {
         cx: &Context<'_>,
     ) -> Result<(), Error> {
         let parent = out.join("evals").join(self.task.id());
-        let others = measured.columns.len() - LINES.len();
+        let others = measured.columns.len() - METHODS.len();
         for (place, column) in measured.columns.iter().enumerate() {
-            let line = place.checked_sub(others).map(|place| LINES[place]);
-            let record = self.record(measured, column, line, cx)?;
+            let method = place.checked_sub(others).map(|place| METHODS[place].0);
+            let record = self.record(measured, column, method, cx)?;
             if find_done(&parent, &record.key, &record.config_hash)?.is_some() {
                 continue;
             }
@@ -82,11 +82,11 @@ impl Records<'_> {
         &self,
         measured: &Measured,
         column: &Column,
-        line: Option<Line>,
+        method: Option<&Linked>,
         cx: &Context<'_>,
     ) -> Result<LinkRecord, Error> {
         let (world, Parts { sharer, receiver, .. }) = (self.world, self.parts);
-        let fuser = self.fuser(column, line);
+        let fuser = self.fuser(column, method);
         let is_own = column.method == IDENTICAL;
         let asking = &self.asking[usize::from(is_own)];
         let mut answering = about("receiver", receiver);
@@ -100,10 +100,10 @@ impl Records<'_> {
         };
         let is_kv = column.rows.iter().any(|row| row.kind == PayloadKind::Kv);
         let wire = fuser.filter(|_| is_kv).map(|fuser| wire(fuser, column));
-        let selection = line.and_then(Line::selection);
-        let allocator = line.and_then(Line::allocator);
+        let selection = method.and_then(|method| method.selection());
+        let allocator = method.and_then(|method| method.allocator());
         let precision = is_kv.then(|| PrecisionRecord::of(column, allocator));
-        let key = self.key(column, line, wire.as_ref())?;
+        let key = self.key(column, method, wire.as_ref())?;
         let right = column.right();
         let decoding =
             json!({ "temperature": 0, "max_new_tokens": MOST_TOKENS, "choice": "logits" });
@@ -189,8 +189,8 @@ impl Records<'_> {
     }
 
     /// Through which fuser a column's caches went.
-    fn fuser(&self, column: &Column, line: Option<Line>) -> Option<&LoadedFuser> {
-        match line {
+    fn fuser(&self, column: &Column, method: Option<&Linked>) -> Option<&LoadedFuser> {
+        match method {
             Some(_) => Some(self.parts.linked.fuser()),
             None if column.method == IDENTICAL => Some(self.parts.identical.fuser()),
             None => None,
@@ -204,7 +204,7 @@ impl Records<'_> {
     fn key(
         &self,
         column: &Column,
-        line: Option<Line>,
+        method: Option<&Linked>,
         wire: Option<&WireRecord>,
     ) -> Result<String, Error> {
         let mut key = RunKey {
@@ -219,7 +219,7 @@ impl Records<'_> {
             seed: self.world.seed().to_string(),
             ..RunKey::default()
         };
-        if let Some(selection) = line.and_then(Line::selection) {
+        if let Some(selection) = method.and_then(|method| method.selection()) {
             key.selection = RunKey::selection_part(&selection)?;
         }
         if let Some(wire) = wire {

@@ -7,14 +7,13 @@ use smidgen_train::{Context, Event};
 
 use super::ends::{Asked, Ends, Prepared};
 use super::known::Known;
-use super::lines::{COMPARED, IDENTICAL, LINES, Line, TUNED};
+use super::lines::{COMPARED, IDENTICAL, LINKED, METHODS, SHARER, SHUFFLED, TUNED};
 use super::pair::Model;
 use crate::align::Alignment;
 use crate::message::check_sent;
 use crate::methods::{Column, Contents, Entry, Measured, PayloadKind, ReceiverOnly, Row, measure};
 use crate::plan::Budget;
 use crate::stats::{Interval, bootstrap, paired};
-use crate::wire::Precision;
 use crate::world::{Alone, ROW_TOKENS, Scored, Split, Task, World, score};
 use crate::{Error, Receiver};
 
@@ -22,7 +21,9 @@ use crate::{Error, Receiver};
 const CAPACITY: usize = 2 * ROW_TOKENS;
 
 /// Lines that are told as soon as a task is done.
-const HEADLINE: [&str; 4] = ["receiver alone", "sharer alone", "c2c f16", "shuffled payload"];
+const HEADLINE: [&str; 4] = [RECEIVER, SHARER, LINKED, SHUFFLED];
+/// Name of the line of no link at all.
+pub(super) const RECEIVER: &str = "receiver alone";
 
 /// Progress is told after so many items.
 const TOLD: usize = 256;
@@ -101,24 +102,26 @@ pub(super) fn table(
     let prepared = Prepared::new(&items, sharer, receiver, linked.fuser())?;
     let mut ends = Ends::new(linked, &receiver.tokenizer, &prepared, known, CAPACITY)?;
     let mut entries = vec![Entry { method: &ReceiverOnly, budget: Budget::Unlimited }];
-    entries.extend(LINES.iter().map(Line::entry));
+    entries
+        .extend(METHODS.iter().map(|(method, budget)| Entry { method: *method, budget: *budget }));
     let mut measured = measure(&mut ends, &entries, &asked, |done| {
         if done.is_multiple_of(TOLD) {
             let text = format!("{}: {done} of {} items", task.id(), items.len());
             cx.progress.event(Event::Notice(&text));
         }
     })?;
-    for (column, line) in measured.columns[1..].iter().zip(LINES) {
-        if matches!(line, Line::Whole(_) | Line::Share(..)) {
+    for column in &measured.columns[1..] {
+        if column.budget == Budget::Unlimited {
             check_sent(&column.method, linked.fuser(), &column.bytes())?;
         }
     }
     // The controls that are no link between the two, behind the receiver alone.
     let mut alone = Alone::sharer(sharer.session(CAPACITY)?, &sharer.tokenizer);
-    let alone = Column::unlinked("sharer alone", &score(&mut alone, &items)?);
+    let alone = Column::unlinked(SHARER, &score(&mut alone, &items)?);
     let same = Prepared::new(&items, receiver, receiver, identical.fuser())?;
     let mut ends = Ends::new(identical, &receiver.tokenizer, &same, None, CAPACITY)?;
-    let whole = [Line::Whole(Precision::F16).entry()];
+    let (method, budget) = METHODS[0];
+    let whole = [Entry { method, budget }];
     let mut own = measure(&mut ends, &whole, &asked, |_| {})?.columns.remove(0);
     own.method = IDENTICAL.into();
     measured.columns.splice(1..1, [alone, Column::unlinked(TUNED, tuned.1), own]);

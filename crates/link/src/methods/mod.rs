@@ -16,6 +16,7 @@ pub use payload::{Answer, Contents, Payload, PayloadKind, Reply, Stage};
 pub use receiver_only::ReceiverOnly;
 
 use crate::Error;
+use crate::plan::SelectionConfig;
 
 /// Something to be asked.
 pub trait Question {
@@ -54,6 +55,16 @@ pub trait Method<P: Pair>: Sync {
     /// Whether it knows what it could not know over a real link.
     fn is_upper_bound(&self) -> bool {
         false
+    }
+
+    /// How it selects tokens, where it takes a share of them.
+    fn selection(&self) -> Option<SelectionConfig> {
+        None
+    }
+
+    /// Who chooses tokens and precisions under its cap.
+    fn allocator(&self) -> Option<&'static str> {
+        None
     }
 
     /// Answers a question; the payload has at most `cap_bytes`, if there is a cap. Where nothing

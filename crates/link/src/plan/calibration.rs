@@ -316,7 +316,7 @@ mod tests {
         let found = with(&[("delta_hat", 2.0), ("vnorm_topk", 1.0), ("knorm_topk", 1.0)]).unwrap();
         assert_eq!(found.weigher(), Some("knorm_topk"));
         assert_ne!(found.sha256, calibration().sha256);
-        assert!(with(&[("vnorm", 1.0)]).unwrap_err().to_string().contains("`vnorm_topk`?"));
+        assert!(with(&[("vnorm_top", 1.0)]).unwrap_err().to_string().contains("`vnorm_topk`?"));
         let error = with(&[("back", f64::NAN)]).unwrap_err().to_string();
         assert!(error.ends_with("loss with `back`: expected a finite number, got NaN"), "{error}");
     }

@@ -1,6 +1,7 @@
 //! Answers: token by token and in batches, with both models in memory and with one after the other.
 
 use smidgen_link::fuse::{Arrival, FUSERS, LinearFit, LoadedFuser, Rule};
+use smidgen_link::wire::Precision;
 use smidgen_link::{Phases, Question, Receiver, answer_together};
 use smidgen_model::{KeySpace, TokenBatch};
 use smidgen_store::{Disk, Fault, Faulty};
@@ -198,4 +199,36 @@ fn caches_and_answers_of_others_are_refused() {
     assert!(error.starts_with("`fuser` in "), "{error}");
     std::fs::write(folder.path().join("caches/000004.safetensors"), b"nothing").unwrap();
     assert!(phases.answer(&linked, &questions, |_| false).is_err());
+}
+
+#[test]
+fn a_receiver_may_keep_its_own_cache_in_fewer_bits() {
+    for space in SPACES {
+        let device = device();
+        let (sharer, receiver) = (sharer(&device, Compute::F32), receiver(&device, Compute::F32));
+        let fuser = open_fuser(config("c2c", space), &sharer, &receiver);
+        let linked = Receiver::new(&receiver, &fuser).unwrap();
+        let item = items(0..1).remove(0);
+        let cache = shared(&sharer, std::slice::from_ref(&item), space).remove(0);
+        let arrival = Arrival::whole(cache.view(), &item.alignment);
+        let mut session = linked.session(40).unwrap();
+        let mut after = |kept: Option<Precision>, arrival| {
+            linked.enter(&mut session, &item.receiver).unwrap();
+            if let Some(precision) = kept {
+                linked.keep_in(&mut session, precision).unwrap();
+            }
+            linked.join(&mut session, &item.receiver, arrival).unwrap()
+        };
+        for arrival in [None, Some(&arrival)] {
+            let exact = after(None, arrival);
+            // As many bits as it has change nothing, and fewer the more.
+            assert_eq!(after(Some(Precision::F32), arrival), exact);
+            let mut off = |precision| {
+                let got = after(Some(precision), arrival);
+                got.iter().zip(&exact).fold(0.0, |most: f32, (a, b)| most.max((a - b).abs()))
+            };
+            let (int8, int4) = (off(Precision::Int8), off(Precision::Int4));
+            assert!(0.0 < int8 && 4.0 * int8 < int4, "{int8} {int4}");
+        }
+    }
 }

@@ -24,13 +24,13 @@ fn same(
     a: &(Vec<u32>, Vec<u32>),
     b: &(Vec<u32>, Vec<u32>),
 ) -> bool {
-    let tiles = match compute {
-        Compute::F32 => device.level() >= Level::Avx512,
-        Compute::Bf16 => device.level() >= Level::Avx512Bf16,
+    let (tiles, bound) = match compute {
+        Compute::F32 => (device.level() >= Level::Avx512, 1e-5),
+        Compute::Bf16 => (device.level() >= Level::Avx512Bf16, 1e-2),
     };
     let near = |(a, b): (&u32, &u32)| {
         let (a, b) = (f32::from_bits(*a), f32::from_bits(*b));
-        (a - b).abs() < 1e-2 * (1.0 + a.abs())
+        (a - b).abs() < bound * (1.0 + a.abs())
     };
     a == b || !tiles && a.0.iter().zip(&b.0).chain(a.1.iter().zip(&b.1)).all(near)
 }

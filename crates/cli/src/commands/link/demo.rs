@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use smidgen_link::demo::{Comparison, Shown, TaskTable, demo};
+use smidgen_link::demo::{Bound, Comparison, Judged, Shown, TaskTable, demo};
+use smidgen_link::stats::Interval;
 use smidgen_link::world::World;
 use smidgen_train::Context;
 
@@ -16,7 +17,7 @@ use crate::{out, signals};
 #[command(
     after_help = "One model is told facts that the other never sees; a fuser between them learns on some \
     entities\nand is tested on others. Every line answers the same questions: alone, over the link in several\n\
-    formats, with the cache of another question, with zeros. What is finished in DIR is taken over.\nA model that does not \
+    formats, with the cache of another question, with zeros. Models and fusers that are finished in DIR\nare taken over. A model that does not \
     know what it must ends the demonstration (exit code 1).\n\n\
     Examples:\n  smidgen link demo\n  smidgen link demo --preset small --seed 1 --out runs/link --json"
 )]
@@ -72,7 +73,30 @@ fn show(shown: &Shown) -> Result<()> {
             fuser.open_gates
         ))?;
     }
-    shown.tasks.iter().try_for_each(show_task)
+    shown.tasks.iter().try_for_each(show_task)?;
+    let heading = ["task", "predicted of small", "asked", "measured", "95 %", "verdict"];
+    let mut table = out::Table::new(&heading).left(&[0, 1, 5]);
+    for Judged { task, what, asked, bound, measured, verdict } in &shown.targets {
+        let sign = match bound {
+            Bound::Is => "=",
+            Bound::AtLeast => ">=",
+            Bound::Above => ">",
+        };
+        table.row([
+            task.clone(),
+            what.clone(),
+            format!("{sign} {:.1}", 100.0 * asked),
+            format!("{:.1}", 100.0 * measured.mean),
+            range(measured),
+            verdict.name().into(),
+        ]);
+    }
+    out::line(format_args!("\n{table}"))
+}
+
+/// The 95 % interval in percent.
+fn range(of: &Interval) -> String {
+    format!("{:.1} to {:.1}", 100.0 * of.low, 100.0 * of.high)
 }
 
 pub(super) fn show_task(task: &TaskTable) -> Result<()> {
@@ -82,21 +106,20 @@ pub(super) fn show_task(task: &TaskTable) -> Result<()> {
         task.task, task.items, task.clusters
     ))?;
     let mut table = out::Table::new(&["delivered", "bytes", "right", "95 %", "gain", "95 %"]);
-    let range = |low: f64, high: f64| format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high);
     for line in &task.lines {
         table.row([
             line.name.clone(),
             format!("{:.0}", line.wire_bytes),
             format!("{:.1} %", 100.0 * line.accuracy.mean),
-            range(line.accuracy.low, line.accuracy.high),
+            range(&line.accuracy),
             format!("{:+.1}", 100.0 * line.gain.mean),
-            range(line.gain.low, line.gain.high),
+            range(&line.gain),
         ]);
     }
     out::line(table)?;
     let mut table = out::Table::new(&["item by item", "against", "gain", "95 %"]);
     for Comparison { line, against, gain } in &task.compared {
-        let interval = range(gain.low, gain.high);
+        let interval = range(gain);
         let gain = format!("{:+.1}", 100.0 * gain.mean);
         table.row([line.clone(), against.clone(), gain, interval]);
     }

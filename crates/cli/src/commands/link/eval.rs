@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     screen.finish()?;
     let tables = tables?;
     if args.json {
-        out::json(&tables)?
+        out::json(&serde_json::json!({ "tasks": tables }))?
     } else {
         tables.iter().try_for_each(show_task)?
     }

@@ -48,13 +48,13 @@ pub static TASKS: &[&dyn Task] = &[
     &null::Null,
 ];
 
-/// The task of that id.
+/// The task of that id, in letters of either case.
 ///
 /// # Errors
 /// [`Error::UnknownName`] with all there are.
 pub fn task(id: &str) -> Result<&'static dyn Task, Error> {
     let known = || TASKS.iter().map(|task| task.id());
-    let found = TASKS.iter().find(|task| task.id() == id);
+    let found = TASKS.iter().find(|task| task.id().eq_ignore_ascii_case(id));
     found.copied().ok_or_else(|| Error::unknown("task", id, known()))
 }
 
