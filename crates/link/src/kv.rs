@@ -3,7 +3,8 @@
 //! Order in memory: layer, token, head, element. A row (one layer, one token) is what a fuser reads,
 //! and the whole is the order of a payload on the wire.
 
-use smidgen_codec::{Entry, Ledger, Tag};
+use bytemuck::allocation::try_zeroed_vec;
+use smidgen_codec::{Entry, Ledger, Refused, Tag};
 
 use crate::Error;
 
@@ -95,12 +96,18 @@ impl KvCache {
     /// Room for `tokens`, all zero.
     ///
     /// # Errors
-    /// [`Error::Refused`] when the ledger's limit is reached.
+    /// [`Error::Refused`] when the ledger's limit is reached, or that of the machine.
     pub fn zeroed(ledger: &Ledger, shape: KvShape, tokens: usize) -> Result<KvCache, Error> {
-        let rows = shape.layers * tokens;
-        let (keys, values) = (rows * shape.key_row(), rows * shape.value_row());
-        let booked = ledger.try_book(Tag::Kv, 4 * (keys + values))?;
-        let (keys, values) = (vec![0.0; keys], vec![0.0; values]);
+        let len = |row: usize| shape.layers.saturating_mul(tokens).saturating_mul(row);
+        let (keys, values) = (len(shape.key_row()), len(shape.value_row()));
+        let bytes = keys.saturating_add(values).saturating_mul(4);
+        let (live, limit) = (ledger.total_live_bytes(), ledger.limit().unwrap_or(usize::MAX));
+        let booked = ledger.try_book(Tag::Kv, bytes)?;
+        // What a peer claims may be more than there is.
+        let zeroed = |len| try_zeroed_vec(len).ok();
+        let Some((keys, values)) = zeroed(keys).zip(zeroed(values)) else {
+            return Err(Refused { tag: Tag::Kv, bytes, live, limit }.into());
+        };
         Ok(KvCache { shape, tokens, keys, values, _booked: booked })
     }
 
@@ -153,6 +160,14 @@ mod tests {
         assert_eq!(cache.view().keys.iter().position(|x| *x == 1.0), Some((4 + 2) * 2));
         assert_eq!(cache.view().value(1, 2), [2.0; 3]);
         assert_eq!(cache.view().value(1, 1), [0.0; 3]);
+        // No machine has an exabyte, and no number is past the largest.
+        let whole = KvShape { layers: 1 << 25, kv_heads: 1 << 20, key_dim: 32, value_dim: 32 };
+        for tokens in [1 << 7, usize::MAX] {
+            let refused = KvCache::zeroed(&ledger, whole, tokens).unwrap_err();
+            assert!(matches!(refused, Error::Refused(_)), "{refused}");
+        }
+        drop(cache);
+        assert_eq!(ledger.live_bytes(Tag::Kv), 0);
         let short = KvView::new(shape, 4, &[0.0; 3], &[]).unwrap_err();
         assert_eq!(short.to_string(), "keys: expected 16 values, got 3");
     }
