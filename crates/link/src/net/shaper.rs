@@ -29,6 +29,8 @@ pub struct Shaped {
     wait: Duration,
     /// What was read ahead of its time.
     incoming: Receiver<Piece>,
+    /// The next of it, where its time was past a deadline.
+    next: Option<Piece>,
     /// Arrived, not yet read.
     arrived: io::Cursor<Vec<u8>>,
     /// Dropped where nothing more is written.
@@ -67,11 +69,17 @@ impl Shaped {
             schedule,
             wait: Duration::from_secs(30),
             incoming,
+            next: None,
             arrived: io::Cursor::default(),
             outgoing: Some(outgoing),
             broken,
             writer: Some(writer),
         })
+    }
+
+    /// What the writing thread ran into, once.
+    fn fault(&self) -> Option<io::Error> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn finish_writing(&mut self) {
@@ -127,12 +135,21 @@ fn write_late(
 impl Read for Shaped {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.arrived.position() == self.arrived.get_ref().len() as u64 {
-            let (arrive, bytes) = match self.incoming.recv_timeout(self.wait) {
+            let until = self.clock.now().saturating_add(self.wait);
+            let piece = match self.next.take() {
+                Some(piece) => Ok(piece),
+                None => self.incoming.recv_timeout(self.wait),
+            };
+            let (arrive, bytes) = match piece {
                 Ok(piece) => piece,
                 Err(RecvTimeoutError::Timeout) => return Err(io::ErrorKind::TimedOut.into()),
                 Err(RecvTimeoutError::Disconnected) => return Ok(0),
             };
-            self.clock.sleep_until(arrive);
+            self.clock.sleep_until(arrive.min(until));
+            if arrive > until {
+                self.next = Some((arrive, bytes));
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             self.arrived = io::Cursor::new(bytes?);
         }
         self.arrived.read(buf)
@@ -141,16 +158,31 @@ impl Read for Shaped {
 
 impl Write for Shaped {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if let Some(error) = self.broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(error) = self.fault() {
             return Err(error);
         }
         let Some(outgoing) = &self.outgoing else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        let piece = &buf[..buf.len().min(PIECE_BYTES)];
-        let passage = self.schedule.admit(self.clock.now(), piece.len() as u64);
+        let now = self.clock.now();
+        let until = now.saturating_add(self.wait);
+        // As much as leaves in time.
+        let mut count = buf.len().min(PIECE_BYTES);
+        let (schedule, passage) = loop {
+            let mut schedule = self.schedule.clone();
+            let passage = schedule.admit(now, count as u64);
+            if passage.depart <= until {
+                break (schedule, passage);
+            }
+            if count <= 1 {
+                self.clock.sleep_until(until);
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            count /= 2;
+        };
+        self.schedule = schedule;
         self.clock.sleep_until(passage.depart);
-        match outgoing.send((passage.arrive, piece.to_vec())) {
-            Ok(()) => Ok(piece.len()),
-            Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        match outgoing.send((passage.arrive, buf[..count].to_vec())) {
+            Ok(()) => Ok(count),
+            Err(_) => Err(self.fault().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -230,6 +262,33 @@ mod tests {
         assert!(clock.0.lock().unwrap().contains(&Duration::from_micros(5004)));
         drop(shaped);
         assert!(far.write_all(&[0; 8]).is_err());
+    }
+
+    /// What a line cannot pass in time ends in a timeout, and nothing of it is lost.
+    #[test]
+    fn no_read_and_no_write_waits_past_its_deadline() {
+        let clock = Arc::new(Frozen::default());
+        let (near, mut far) = memory_pair();
+        let mut shaped = Shaped::new(near, profile(1000, 200), clock.clone()).unwrap();
+        far.write_all(b"late").unwrap();
+        shaped.set_wait(Duration::from_millis(50)).unwrap();
+        // A byte takes a millisecond: 50 of 100 leave in time, and then none.
+        assert_eq!(shaped.write(&[7; 100]).unwrap(), 50);
+        let timed_out = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        timed_out(shaped.write(&[7; 100]).unwrap_err());
+        // What arrived at the other end is seen after 104 ms; the reading thread sleeps to no deadline.
+        let mut late = [0; 4];
+        while shaped.next.is_none() {
+            timed_out(shaped.read(&mut late).unwrap_err());
+        }
+        timed_out(shaped.read(&mut late).unwrap_err());
+        let slept = |at| clock.0.lock().unwrap().contains(&Duration::from_millis(at));
+        assert!(slept(50) && !slept(100) && !slept(104));
+        shaped.set_wait(Duration::from_millis(150)).unwrap();
+        shaped.read_exact(&mut late).unwrap();
+        assert_eq!(late, *b"late");
+        assert_eq!(shaped.write(&[7; 100]).unwrap(), 100);
+        assert!(slept(104));
     }
 
     #[test]
