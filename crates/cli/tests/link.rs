@@ -131,4 +131,19 @@ fn options_that_cannot_be_are_named() {
         fails(vector(&place, more, "v.kvw"), 2, message);
         assert!(!place.path("v.kvw").exists(), "{more:?} left something behind");
     }
+    // Terabytes of data, and a little that is spread over the layers of a large sharer.
+    for (sizes, more, got) in [
+        (["1024", "1024", "4096", "16777216"], &[][..], "72057594037927936"),
+        (
+            ["1", "1", "1", "16777216"],
+            &["--of-layers", "65535", "--layer-list", "7"],
+            "1099494850560",
+        ),
+    ] {
+        let names = ["--layers", "--heads", "--dim", "--tokens"];
+        let sizes: Vec<&str> = names.into_iter().zip(sizes).flat_map(<[&str; 2]>::from).collect();
+        let args = [&["link", "vector", "-o", "v.kvw"], &sizes[..], more].concat();
+        let message = format!("the data: expected at most 268435456 keys, got {got}");
+        fails(place.smidgen(&args), 2, &message);
+    }
 }

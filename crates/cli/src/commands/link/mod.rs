@@ -64,6 +64,19 @@ fn device() -> Device {
     Device::cpu(Ledger::new(), available_threads())
 }
 
+/// Keys of a cache that is made up, and as many values: 1 GiB of f32 each.
+const MOST_ELEMENTS: u128 = 1 << 28;
+
+/// Whether a cache of this many layers, heads, elements of a head and tokens is one to make up.
+fn check_elements(what: &str, sizes: [u64; 4]) -> Result<()> {
+    let elements: u128 = sizes.into_iter().map(u128::from).product();
+    if elements > MOST_ELEMENTS {
+        let text = format!("{what}: expected at most {MOST_ELEMENTS} keys, got {elements}");
+        return Err(Fault::usage(text).into());
+    }
+    Ok(())
+}
+
 /// The bytes of a container's file.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let unreadable = |error| Fault::unreadable(format!("cannot read {}: {error}", path.display()));

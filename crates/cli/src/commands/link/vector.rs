@@ -9,7 +9,7 @@ use smidgen_link::Error;
 use smidgen_link::wire::{self, Granularity, Group, Pair, Plan, Precision, ScaleType};
 use smidgen_store::{Disk, sha256_bytes, write_atomic};
 
-use super::device;
+use super::{check_elements, device};
 use crate::exit::Fault;
 use crate::out;
 
@@ -164,6 +164,9 @@ struct Written {
 }
 
 pub(super) fn run(args: &Args) -> Result<u8> {
+    let of_layers = args.of_layers.unwrap_or(args.layers).max(args.layers);
+    let sizes = [of_layers.into(), args.heads.into(), args.dim.into(), args.tokens.into()];
+    check_elements("the data", sizes)?;
     let plan = plan(args)?;
     let [layers, heads, dim] = [args.layers, args.heads, args.dim].map(usize::from);
     let data = wire::reference(args.seed, layers, heads, dim, args.tokens as usize);

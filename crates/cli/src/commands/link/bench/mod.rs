@@ -20,11 +20,9 @@ use smidgen_train::cpu_name;
 
 use self::latency::Latency;
 use self::rates::Rates;
+use super::check_elements;
 use crate::exit::Fault;
 use crate::out;
-
-/// Keys of a message, and as many values: 1 GiB of f32 each.
-const MOST_ELEMENTS: u128 = 1 << 28;
 
 /// Measure the link: encoding and decoding beside a copy, and messages between two processes.
 #[derive(Debug, clap::Args)]
@@ -128,12 +126,8 @@ pub(super) fn run(args: &Args) -> Result<u8> {
         return Ok(0);
     }
     let line = args.line()?;
-    let sizes = [args.layers.into(), args.heads.into(), args.dim.into(), args.tokens];
-    let elements: u128 = sizes.into_iter().map(u128::from).product();
-    if elements > MOST_ELEMENTS {
-        let text = format!("a message: expected at most {MOST_ELEMENTS} keys, got {elements}");
-        return Err(Fault::usage(text).into());
-    }
+    let sizes = [args.layers.into(), args.heads.into(), args.dim.into(), args.tokens.into()];
+    check_elements("a message", sizes)?;
     // Messages first: afterwards the peak of memory is that of the large caches.
     let latency =
         if args.measures(Part::Messages) { latency::all(args, line)? } else { Vec::new() };
