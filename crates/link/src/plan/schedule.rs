@@ -133,27 +133,25 @@ fn close(recipe: &mut Recipe, gates: Option<&[Gates]>) -> Result<(), Error> {
 }
 
 impl LayerOverride {
-    /// The layers it is about.
+    /// The layers it is about. No list is longer than the layers there are.
     fn layers(&self, number: usize, count: usize) -> Result<Vec<usize>, Error> {
-        let named = match (&self.layers, self.range, self.first_n, self.last_n) {
-            (Some(layers), None, None, None) => layers.clone(),
-            (None, Some([first, last]), None, None) => (first..=last).collect(),
-            (None, None, Some(n), None) => (0..n).collect(),
-            (None, None, None, Some(n)) if n <= count => (count - n..count).collect(),
-            (None, None, None, Some(n)) => {
-                return Err(wrong(number, &format!("at most {count}"), n));
-            }
-            _ => {
-                return Err(wrong(
-                    number,
-                    "one of layers, range, first_n, last_n",
-                    "none or several",
-                ));
-            }
+        let below = |layer: usize| match layer < count {
+            true => Ok(layer),
+            false => Err(wrong(number, &format!("layers below {count}"), layer)),
         };
-        match named.iter().find(|layer| **layer >= count) {
-            Some(layer) => Err(wrong(number, &format!("layers below {count}"), layer)),
-            None => Ok(named),
+        let at_most = |n: usize| match n <= count {
+            true => Ok(n),
+            false => Err(wrong(number, &format!("at most {count}"), n)),
+        };
+        match (&self.layers, self.range, self.first_n, self.last_n) {
+            (Some(layers), None, None, None) => layers.iter().map(|layer| below(*layer)).collect(),
+            (None, Some([first, last]), None, None) => Ok((first..=below(last)?).collect()),
+            (None, None, Some(n), None) => Ok((0..at_most(n)?).collect()),
+            (None, None, None, Some(n)) => Ok((count - at_most(n)?..count).collect()),
+            _ => {
+                let expected = "one of layers, range, first_n, last_n";
+                Err(wrong(number, expected, "none or several"))
+            }
         }
     }
 }
@@ -239,6 +237,15 @@ mod tests {
         for (text, words) in [
             (r#"{"layers": [9], "scheme": "int8"}"#, "layers below 4 in override 0, got 9"),
             (r#"{"last_n": 5, "scheme": "int8"}"#, "at most 4"),
+            // More than any memory holds.
+            (
+                r#"{"first_n": 1152921504606846976, "scheme": "int8"}"#,
+                "at most 4 in override 0, got 1152921504606846976",
+            ),
+            (
+                r#"{"range": [0, 1152921504606846976], "scheme": "int8"}"#,
+                "layers below 4 in override 0, got 1152921504606846976",
+            ),
             (r#"{"last_n": 1}"#, "a scheme"),
             (r#"{"scheme": "int8"}"#, "one of layers"),
             (r#"{"first_n": 1, "last_n": 1, "scheme": "int8"}"#, "one of layers"),
