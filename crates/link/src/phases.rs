@@ -40,6 +40,8 @@ pub struct Answered {
     fuser: String,
     /// The receiver's prompt.
     prompt: Vec<u32>,
+    /// The most tokens its answer could have.
+    limit: usize,
     /// Its answer.
     pub tokens: Vec<u32>,
 }
@@ -134,7 +136,7 @@ impl<'a> Phases<'a> {
         for (index, question) in questions.iter().enumerate() {
             let path = self.answer_file(index);
             if path.exists() {
-                answers.push(known_answer(&path, &fingerprint, question)?);
+                answers.push(known_answer(&path, &fingerprint, question, self.limit)?);
                 continue;
             }
             let about = About {
@@ -147,7 +149,7 @@ impl<'a> Phases<'a> {
             let cache = read_cache(ledger, &self.cache_file(index), &about)?;
             let tokens = answer_alone(receiver, &mut session, question, &cache, self.limit, &ends)?;
             let (fuser, prompt) = (fingerprint.clone(), question.receiver.clone());
-            let answer = Answered { fuser, prompt, tokens };
+            let answer = Answered { fuser, prompt, limit: self.limit, tokens };
             write_json(self.files, &path, &answer)?;
             answers.push(answer);
         }
@@ -243,7 +245,12 @@ fn check_about(file: &TensorFile, expected: &About) -> Result<(), Error> {
     Ok(())
 }
 
-fn known_answer(path: &Path, fuser: &str, question: &Question) -> Result<Answered, Error> {
+fn known_answer(
+    path: &Path,
+    fuser: &str,
+    question: &Question,
+    limit: usize,
+) -> Result<Answered, Error> {
     let answer: Answered = read_json(path)?;
     if answer.fuser != fuser {
         return Err(foreign(path, "fuser", fuser.into(), answer.fuser));
@@ -251,6 +258,9 @@ fn known_answer(path: &Path, fuser: &str, question: &Question) -> Result<Answere
     if answer.prompt != question.receiver {
         let (expected, got) = (format!("{:?}", question.receiver), format!("{:?}", answer.prompt));
         return Err(foreign(path, "prompt", expected, got));
+    }
+    if answer.limit != limit {
+        return Err(foreign(path, "limit", limit.to_string(), answer.limit.to_string()));
     }
     Ok(answer)
 }

@@ -197,6 +197,10 @@ fn caches_and_answers_of_others_are_refused() {
     let other = Receiver::new(&receiver, &other).unwrap();
     let error = phases.answer(&other, &questions, |_| false).unwrap_err().to_string();
     assert!(error.starts_with("`fuser` in "), "{error}");
+    // Answers that were cut off elsewhere.
+    let longer = Phases::new(&Disk, folder.path(), 4).unwrap();
+    let error = longer.answer(&linked, &questions, |_| false).unwrap_err().to_string();
+    assert!(error.starts_with("`limit` in ") && error.ends_with("expected 4, got 3"), "{error}");
     std::fs::write(folder.path().join("caches/000004.safetensors"), b"nothing").unwrap();
     assert!(phases.answer(&linked, &questions, |_| false).is_err());
 }
