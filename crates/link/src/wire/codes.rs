@@ -177,12 +177,13 @@ impl Codes<'_> {
         }
     }
 
-    /// Checks the scales. An error is at a byte of the scales, or of the zero points.
-    pub(super) fn check_scales(&self) -> Result<(), (bool, usize, Fault)> {
-        if let Some(number) = self.scale.first_wrong(&self.scales) {
+    /// Checks the scales, under which every value is finite. An error is at a byte of the scales, or
+    /// of the zero points.
+    pub(super) fn check_scales(&self, lenient: bool) -> Result<(), (bool, usize, Fault)> {
+        let Element::Scaled(code) = self.element else { return Ok(()) };
+        if let Some(number) = self.scale.first_wrong(&self.scales, code.largest(lenient)) {
             return Err((false, number * self.scale.bytes(), Fault::Scale));
         }
-        let Element::Scaled(code) = self.element else { return Ok(()) };
         let top = code.top() as u8;
         let wrong = |(number, zero): &(usize, &u8)| {
             **zero > top || **zero > 0 && self.scale.read(&self.scales, *number) == 0.0

@@ -323,7 +323,7 @@ impl Reader {
     ) -> Result<Option<Codes<'a>>, WireError> {
         let found = self.unchecked(number, group, side, entries, bytes)?;
         let Some((codes, [payload, scale, zero])) = found else { return Ok(None) };
-        codes.check_scales().map_err(|(of_zero, at, fault)| {
+        codes.check_scales(self.lenient).map_err(|(of_zero, at, fault)| {
             let place = if of_zero { zero } else { scale };
             let start = place.map_or(0, |place| entries[place].offset);
             WireError::new(start + at as u64, fault)

@@ -121,8 +121,8 @@ pub enum Fault {
     /// A list of token indices.
     #[error("token indices: {0}")]
     Index(#[from] IndexFault),
-    /// A scale that is negative, infinite or NaN.
-    #[error("a scale is not a finite number from 0 on")]
+    /// A scale that is negative, infinite or NaN, or one that makes a code infinite.
+    #[error("a scale is not a finite number from 0 on, or a code times it is not finite")]
     Scale,
     /// A zero point that its scale or precision does not allow.
     #[error("zero point {0} is not possible here")]

@@ -86,8 +86,8 @@ fn scale_of(code: RowCode, scale: ScaleType, span: Span) -> Result<RowScale, Unc
     let Span { lo, hi } = span;
     let size = if code.has_zero() { hi - lo } else { hi.max(-lo) };
     let step = scale.round(size / code.top());
-    // `max` passes NaN over.
-    if !step.is_finite() || hi.is_nan() {
+    // The largest code comes back as this. `max` passes NaN over.
+    if !(step * code.top()).is_finite() || hi.is_nan() {
         return Err(Uncodable);
     }
     let zero = if code.has_zero() && step > 0.0 { (-lo / step).round_ties_even() } else { 0.0 };
@@ -95,8 +95,8 @@ fn scale_of(code: RowCode, scale: ScaleType, span: Span) -> Result<RowScale, Unc
 }
 
 multiversion! {
-    /// Sets the largest sizes of rows to their scales, as [`scale_of`] makes them; whether all of
-    /// them are numbers.
+    /// Sets the largest sizes of rows to their scales, as [`scale_of`] makes them; whether the largest
+    /// codes under all of them are numbers.
     fn steps_of(scale: ScaleType, top: f32, sizes: &mut [f32]) -> bool {
         match scale {
             ScaleType::F16 => round_all(top, sizes, |exact| ScaleType::F16.round(exact)),
@@ -111,7 +111,7 @@ fn round_all(top: f32, sizes: &mut [f32], round: impl Fn(f32) -> f32) -> bool {
     let mut finite = true;
     for size in sizes {
         *size = round(*size / top);
-        finite &= size.is_finite();
+        finite &= (*size * top).is_finite();
     }
     finite
 }
@@ -428,7 +428,7 @@ impl<'a> Source<'a> {
     /// Whether a value alone could be.
     fn can_be_coded(&self, value: f32) -> bool {
         let coded = match self.element {
-            Element::Scaled(code) => self.scale.round(value.abs() / code.top()),
+            Element::Scaled(code) => self.scale.round(value.abs() / code.top()) * code.top(),
             Element::F16 => f16::expand(f16::round(value)),
             Element::Bf16 => bf16::expand(bf16::round(value)),
             Element::F32 => value,

@@ -93,19 +93,21 @@ impl ScaleType {
         }
     }
 
-    /// The number of the first scale that is negative, infinite or no number.
-    pub(super) fn first_wrong(self, bytes: &[u8]) -> Option<usize> {
+    /// The number of the first scale that is negative, no finite number, or so large that `top` times
+    /// it is none.
+    pub(super) fn first_wrong(self, bytes: &[u8], top: f32) -> Option<usize> {
         // Without a sign, bits order as numbers do; with one, they are above all of these.
-        let halves = |infinity: u16| {
-            let wrong = |code: &[u8; 2]| u16::from_le_bytes(*code) >= infinity;
+        let halves = |most: u16| {
+            let wrong = |code: &[u8; 2]| u16::from_le_bytes(*code) > most;
             first(bytes.as_chunks().0, wrong)
         };
+        let most = most_scale(top).to_bits();
         match self {
-            ScaleType::F16 => halves(0x7c00),
-            ScaleType::Bf16 => halves(0x7f80),
-            ScaleType::F32 => {
-                first(bytes.as_chunks().0, |code| u32::from_le_bytes(*code) >= 0x7f80_0000)
-            }
+            // The largest of them times the largest code is far below the largest f32.
+            ScaleType::F16 => halves(0x7bff),
+            // What is cut off makes a number smaller.
+            ScaleType::Bf16 => halves((most >> 16) as u16),
+            ScaleType::F32 => first(bytes.as_chunks().0, |code| u32::from_le_bytes(*code) > most),
         }
     }
 
@@ -120,6 +122,14 @@ impl ScaleType {
             }
         }
     }
+}
+
+/// The largest scale of which `top`, at least 1, is a finite multiple.
+fn most_scale(top: f32) -> f32 {
+    let quotient = f32::MAX / top;
+    // Quotient and product are rounded, each up or down.
+    let near = [quotient.next_up(), quotient].into_iter().find(|scale| (scale * top).is_finite());
+    near.unwrap_or(quotient.next_down())
 }
 
 /// The place of the first code of which something is so: all at once where there is none, for the
@@ -353,6 +363,22 @@ mod tests {
         assert_eq!(huge.scales(Group(1)), None);
         for wrong in ["group", "group/0", "head/4", "rows", "group/x"] {
             assert!(wrong.parse::<Granularity>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_largest_scale_is_the_last_with_a_finite_multiple() {
+        for top in [1.0, 2.0, 3.0, 7.0, 8.0, 15.0, 31.0, 63.0, 127.0, 128.0, 255.0, 448.0, 57344.0]
+        {
+            let most = most_scale(top);
+            assert!((most * top).is_finite() && !(most.next_up() * top).is_finite(), "{top}");
+            assert_eq!(ScaleType::F32.first_wrong(&most.to_le_bytes(), top), None);
+            assert_eq!(ScaleType::F32.first_wrong(&most.next_up().to_le_bytes(), top), Some(0));
+            let half = (most.to_bits() >> 16) as u16;
+            let halves = [half.to_le_bytes(), (half + 1).to_le_bytes()].concat();
+            assert_eq!(ScaleType::Bf16.first_wrong(&halves, top), Some(1), "{top}");
+            assert!(!(bf16::expand(half + 1) * top).is_finite());
+            assert!((f16::expand(0x7bff) * top).is_finite());
         }
     }
 

@@ -1,8 +1,8 @@
 //! Bytes that are wrong: each is refused with its reason and place, and nothing is believed.
 
 use smidgen_link::wire::{
-    self, Fault, Granularity, Group, Header, IndexFault, Options, Pair, Plan, Precision, Reader,
-    WireError, encode, open,
+    self, EncodeError, Fault, Granularity, Group, Header, IndexFault, Kind, Limits, Options, Pair,
+    Plan, Precision, Reader, ScaleType, Side, WireError, encode, open,
 };
 
 use crate::common::device;
@@ -109,8 +109,16 @@ fn what_a_checksum_does_not_find_is_found_by_its_meaning() {
         (entry(2) + 20, 1, "bytes of section `scale-k`: expected 16, got 1, at byte 196"),
         (entry(1) + 28, 1, "`reserved`: expected 0, got 1, at byte 172"),
         (section(0), 0xff, "token indices: "),
-        (section(2) + 1, 0x80, "a scale is not a finite number from 0 on, at byte "),
-        (section(2) + 1, 0x7c, "a scale is not a finite number from 0 on, at byte "),
+        (
+            section(2) + 1,
+            0x80,
+            "a scale is not a finite number from 0 on, or a code times it is not finite, at byte ",
+        ),
+        (
+            section(2) + 1,
+            0x7c,
+            "a scale is not a finite number from 0 on, or a code times it is not finite, at byte ",
+        ),
     ];
     let mut others = Vec::new();
     for (at, value, message) in cases {
@@ -181,6 +189,62 @@ fn codes_that_nobody_makes() {
         bytes[end - infinity.len()..].copy_from_slice(infinity);
         mend(&mut bytes);
         assert!(fault(&bytes).to_string().starts_with("an element that is no finite number"));
+    }
+}
+
+/// A finite scale under which the largest code is none: nobody makes it, and nobody takes it.
+#[test]
+fn no_scale_makes_a_code_infinite() {
+    let shape = smidgen_link::KvShape { layers: 1, kv_heads: 1, key_dim: 4, value_dim: 4 };
+    let scaled = || Precision::all().filter(|precision| precision.is_scaled());
+    let granularities = ["block", "tensor", "group/2", "channel/1"];
+    for (precision, granularity) in scaled().flat_map(|p| granularities.map(|g| (p, g))) {
+        for (scale, asymmetric) in ScaleType::ALL.into_iter().flat_map(|s| [(s, false), (s, true)])
+        {
+            let group = Group::new(vec![0], Pair::both(precision));
+            let granularity = granularity.parse().unwrap();
+            let plan = Plan { scale, asymmetric, granularity, ..Plan::new(1, vec![group]) };
+            let made = |size: f32| {
+                let keys = [size, -size, size * 0.3, 0.0];
+                let view = smidgen_link::KvView::new(shape, 1, &keys, &[1.0; 4]).unwrap();
+                encode(&device(), view, &plan)
+            };
+            let mut taken = 0;
+            for size in [1.0, 0.25, 0.3, 0.5, 0.9, 0.97, 0.99, 0.999, 1.0 - 1e-6, 1.0] {
+                let size = f32::MAX * size;
+                let Ok(bytes) = made(size) else {
+                    let error = made(size).unwrap_err();
+                    assert!(matches!(error, EncodeError::TooLarge { .. }), "{error}");
+                    continue;
+                };
+                let payload = wire::decode(&device(), &bytes, &Options::default()).unwrap();
+                let keys = payload.layer(0, Side::Keys).unwrap().values;
+                assert!(keys.iter().all(|key| key.is_finite()), "{precision} {granularity}");
+                taken += 1;
+            }
+            assert_eq!(taken > 0, scale != ScaleType::F16, "{precision} {scale:?} {asymmetric}");
+
+            let mut bytes = made(1.0).unwrap();
+            let header = Header::parse(&bytes, &Limits::default()).unwrap();
+            let scales = header.sections().iter().find(|entry| entry.kind == Kind::ScaleK).unwrap();
+            let largest: &[u8] = match scale {
+                ScaleType::F16 => &[0xff, 0x7b],
+                ScaleType::Bf16 => &[0x7f, 0x7f],
+                ScaleType::F32 => &[0xff, 0xff, 0x7f, 0x7f],
+            };
+            let at = scales.offset as usize;
+            bytes[at..at + largest.len()].copy_from_slice(largest);
+            mend(&mut bytes);
+            let harmless = scale == ScaleType::F16 || precision == Precision::Nf4;
+            // Signed int2 has no code but -1, 0 and 1.
+            let harmless = harmless || precision == Precision::Int2 && !asymmetric;
+            if harmless {
+                open(&device(), &bytes, &Options::default()).unwrap();
+            } else {
+                let error = fault(&bytes);
+                assert_eq!((error.offset, error.fault), (scales.offset, Fault::Scale));
+            }
+        }
     }
 }
 

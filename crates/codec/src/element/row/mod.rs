@@ -114,6 +114,17 @@ impl RowCode {
         dispatch!(self, top())
     }
 
+    /// The size of the largest value under a scale of 1; `lenient` counts codes that have a value though
+    /// no encoder makes them.
+    pub fn largest(self, lenient: bool) -> f32 {
+        match self {
+            RowCode::Int8 | RowCode::Int6 | RowCode::Int4 | RowCode::Int2 if lenient => {
+                self.top() + 1.0
+            }
+            _ => self.top(),
+        }
+    }
+
     /// Whether scales have a zero point.
     pub fn has_zero(self) -> bool {
         matches!(self, RowCode::Uint8 | RowCode::Uint6 | RowCode::Uint4 | RowCode::Uint2)

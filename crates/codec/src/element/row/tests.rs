@@ -82,6 +82,25 @@ fn largest_sizes_are_alike_at_every_level_and_show_what_is_no_number() {
     }
 }
 
+/// Of all codes that may be, under a scale of 1.
+#[test]
+fn no_value_is_larger_than_the_largest() {
+    for code in RowCode::ALL {
+        for lenient in [false, true] {
+            let size = (0..=255).map(|byte: u8| {
+                let scales = [RowScale { scale: 1.0, zero: 0 }];
+                let mut value = [0.0];
+                let bytes = [byte & (255 >> (8 - code.bits()))];
+                if code.fault(Level::Portable, 1, &scales, &bytes, lenient).is_none() {
+                    code.unpack(Level::Portable, 1, &scales, &bytes, &mut value);
+                }
+                value[0].abs()
+            });
+            assert_eq!(size.fold(0.0, f32::max), code.largest(lenient), "{code:?} {lenient}");
+        }
+    }
+}
+
 #[test]
 fn each_fault_is_found_and_named() {
     let one = RowScale { scale: 1.0, zero: 0 };
