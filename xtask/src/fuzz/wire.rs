@@ -105,7 +105,7 @@ fn read_index(_: &Path, input: &[u8]) -> bool {
     let Some(encoding) = Encoding::by_number(head[0]) else { return false };
     let tokens = usize::from(u16::from_le_bytes([head[1], head[2]]));
     let seq_len = u32::from_le_bytes([head[3], head[4], head[5], head[6]]);
-    let index = Index::read(encoding, list, tokens, seq_len);
+    let index = Index::read(encoding, list.into(), tokens, seq_len);
     index.is_ok_and(|index| index.tokens().count() == tokens)
 }
 

@@ -3,8 +3,11 @@
 //! The order is that of [`Header`], then for each block its padding, its checksums, its lists of
 //! tokens, its scales, its codes. What a [`Block`] gives out has passed all of it, so decoding cannot
 //! fail any more. Memory is the caller's, but for compressed sections and lists of tokens, which
-//! together stay below eight times the input. Checksums and codes that are not compressed are checked
-//! in one pass over memory; what is found of codes is told in its turn.
+//! together stay below eight times the input and a megabyte. Checksums and codes that are not
+//! compressed are checked in one pass over memory; what is found of codes is told in its turn.
+//!
+//! [`Block::dense`] is no part of that bound: two bits become 32. What it makes is on the ledger, to
+//! the byte, before it is made.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -235,7 +238,7 @@ impl Reader {
             let raw = bytes.raw(entry)?;
             let encoding = Encoding::by_number(entry.code).expect("the table has been checked");
             let tokens = outline.part(number, group).tokens as usize;
-            let index = Index::read(encoding, &raw, tokens, self.header.seq_len);
+            let index = Index::read(encoding, raw, tokens, self.header.seq_len);
             let index = index.map_err(|(at, fault)| {
                 WireError::new(entry.offset + at as u64, Fault::Index(fault))
             })?;

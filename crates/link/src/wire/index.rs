@@ -12,6 +12,8 @@
 //! An encoder takes the shortest, of equal ones that with the lowest number. A reader never expands
 //! a list: three bytes may say sixteen million tokens, so [`Index`] keeps the bytes and walks them.
 
+use std::borrow::Cow;
+
 /// How a list of indices is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -194,20 +196,20 @@ impl Index {
         Index { encoding: Encoding::All, bytes: [].into(), count: seq_len as usize, seq_len }
     }
 
-    /// The list in `bytes`, of `count` tokens.
+    /// The list in `bytes`, of `count` tokens. Bytes that nobody else needs are kept, not copied.
     ///
     /// # Errors
     /// What is wrong, and at which of the bytes.
     pub fn read(
         encoding: Encoding,
-        bytes: &[u8],
+        bytes: Cow<'_, [u8]>,
         count: usize,
         seq_len: u32,
     ) -> Result<Index, (usize, IndexFault)> {
         if encoding == Encoding::Bitmap && bytes.len() != (seq_len as usize).div_ceil(8) {
             return Err((0, IndexFault::Cut));
         }
-        let mut walk = Walk::new(encoding, bytes, seq_len);
+        let mut walk = Walk::new(encoding, &bytes, seq_len);
         let mut found = 0;
         while let Some(token) = walk.next() {
             token.map_err(|fault| (walk.at, fault))?;
@@ -221,7 +223,7 @@ impl Index {
             return Err((walk.at, IndexFault::Count));
         }
         spare?;
-        Ok(Index { encoding, bytes: bytes.into(), count, seq_len })
+        Ok(Index { encoding, bytes: bytes.into_owned().into(), count, seq_len })
     }
 
     /// Bytes of the list of `count` tokens at the start of `bytes`.

@@ -19,7 +19,7 @@ proptest! {
         let seq_len = *tokens.last().unwrap() as usize + behind;
         for encoding in Encoding::WRITTEN {
             let bytes = written(encoding, &tokens, seq_len);
-            let index = Index::read(encoding, &bytes, tokens.len(), seq_len as u32).unwrap();
+            let index = Index::read(encoding, bytes.as_slice().into(), tokens.len(), seq_len as u32).unwrap();
             prop_assert!(index.tokens().eq(tokens.iter().copied()));
             let (least, most) =
                 encoding.possible_bytes(tokens.len() as u64, seq_len as u64);
@@ -35,7 +35,7 @@ proptest! {
         seq_len in 0u32..200,
     ) {
         let encoding = Encoding::by_number(number).unwrap();
-        if let Ok(index) = Index::read(encoding, &bytes, count, seq_len) {
+        if let Ok(index) = Index::read(encoding, bytes.as_slice().into(), count, seq_len) {
             let tokens: Vec<u32> = index.tokens().collect();
             prop_assert!(tokens.len() == count && tokens.is_sorted_by(|a, b| a < b));
             prop_assert!(tokens.last().is_none_or(|last| *last < seq_len));
@@ -60,8 +60,9 @@ fn the_shortest_is_taken_and_ties_go_to_the_lowest_number() {
 
 #[test]
 fn each_fault_has_its_name() {
-    let fault =
-        |encoding, bytes: &[u8], count| Index::read(encoding, bytes, count, 10).unwrap_err().1;
+    let fault = |encoding, bytes: &[u8], count| {
+        Index::read(encoding, bytes.into(), count, 10).unwrap_err().1
+    };
     assert_eq!(fault(Encoding::U16, &[1, 0, 1, 0], 2), IndexFault::Unsorted);
     assert_eq!(fault(Encoding::U32, &[10, 0, 0, 0], 1), IndexFault::OutOfRange);
     assert_eq!(fault(Encoding::U16, &[1, 0, 2], 2), IndexFault::Cut);
@@ -80,7 +81,7 @@ fn each_fault_has_its_name() {
 fn groups_that_share_an_index_are_found() {
     let list = |tokens: &[u32]| {
         let bytes = written(Encoding::Gaps, tokens, 50);
-        Index::read(Encoding::Gaps, &bytes, tokens.len(), 50).unwrap()
+        Index::read(Encoding::Gaps, bytes.into(), tokens.len(), 50).unwrap()
     };
     let (a, b, c) = (list(&[1, 4, 9]), list(&[0, 5, 40]), list(&[2, 9]));
     assert!(disjoint([&a, &b].into_iter()));
