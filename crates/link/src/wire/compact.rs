@@ -17,7 +17,7 @@
 use sha2::{Digest, Sha256};
 
 use super::error::{EncodeError, Fault, WireError};
-use super::header::{Header, Limits};
+use super::header::{Header, Limits, MOST_SECTIONS};
 use super::index::{Encoding, Index, leb_bytes, put_leb, take_leb};
 use super::outline::{DESCRIPTOR_BYTES, Outline, PREFIX_BYTES, Part};
 use super::plan::{About, Plan};
@@ -309,11 +309,15 @@ pub fn from_compact(
         lists.push(&body[at..at + bytes]);
         at += bytes;
     }
-    let outline = Outline {
-        groups: groups as usize,
-        parts: first.repeat(schema.header.outline.blocks()),
-        ..schema.header.outline.clone()
-    };
+    let (shared, blocks) = (&schema.header.outline, schema.header.outline.blocks());
+    // A few bytes of groups stand for as many sections in each block.
+    let in_block: usize = first.iter().map(|part| shared.sections_of(part).max(1)).sum();
+    let (most, got) = (MOST_SECTIONS as u64, (in_block * blocks) as u64);
+    if got > most {
+        return fail(HEAD_BYTES, Fault::Range { field: "sections", least: 1, most, got });
+    }
+    let parts = first.repeat(blocks);
+    let outline = Outline { groups: groups as usize, parts, ..shared.clone() };
     container(schema, seq_len, outline, &lists, &body[at..], at)
 }
 

@@ -114,11 +114,37 @@ impl Outline {
         self.parts.iter().any(|part| part.precision.contains(&None))
     }
 
+    /// How many sections there are.
+    pub(super) fn count(&self) -> usize {
+        let alone =
+            usize::from(self.layers < self.of_layers) + usize::from(self.note_bytes.is_some());
+        let parts = (0..self.blocks()).flat_map(|b| (0..self.groups).map(move |g| (b, g)));
+        let in_parts = parts.map(|(block, group)| {
+            let part = self.part(block, group);
+            let listed = part.index.is_some() && self.lists(block, part);
+            usize::from(listed) + self.sections_of(part)
+        });
+        alone + in_parts.sum::<usize>()
+    }
+
+    /// Whether the index of a part stands in its block.
+    fn lists(&self, block: usize, part: &Part) -> bool {
+        if self.index_per_block { !part.is_empty() } else { block == 0 }
+    }
+
+    /// Sections of a part, without its index.
+    pub(super) fn sections_of(&self, part: &Part) -> usize {
+        let of = |precision: Precision| {
+            1 + usize::from(precision.is_scaled()) + usize::from(self.has_zero(precision))
+        };
+        part.precision.into_iter().flatten().map(of).sum()
+    }
+
     /// Every section in order; `None` where one is larger than any memory.
     pub(super) fn sections(&self) -> Option<Vec<Planned>> {
         let alone =
             |kind, bytes| Planned { kind, code: 0, block: 0, group: None, in_block: false, bytes };
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(self.count());
         if self.layers < self.of_layers {
             out.push(alone(Kind::Layers, 2 * self.layers as u64));
         }
@@ -138,8 +164,7 @@ impl Outline {
         let mut push = |kind, code, in_block, bytes| {
             out.push(Planned { kind, code, block, group: Some(group), in_block, bytes });
         };
-        let listed = if self.index_per_block { !part.is_empty() } else { block == 0 };
-        if let Some((encoding, bytes)) = part.index.filter(|_| listed) {
+        if let Some((encoding, bytes)) = part.index.filter(|_| self.lists(block, part)) {
             push(Kind::Index, encoding as u8, self.index_per_block, bytes.into());
         }
         let sides = Side::BOTH.into_iter().zip(part.precision);

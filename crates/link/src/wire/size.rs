@@ -17,10 +17,12 @@ pub(super) struct Places {
 impl Places {
     pub(super) fn of(outline: &Outline) -> Result<Places, EncodeError> {
         let too_large = EncodeError::SectionBytes { bytes: u64::MAX };
-        let sections = outline.sections().ok_or(too_large.clone())?;
-        if sections.len() > MOST_SECTIONS {
-            return Err(EncodeError::Sections { got: sections.len(), most: MOST_SECTIONS });
+        // A list of too many is not made.
+        let got = outline.count();
+        if got > MOST_SECTIONS {
+            return Err(EncodeError::Sections { got, most: MOST_SECTIONS });
         }
+        let sections = outline.sections().ok_or(too_large.clone())?;
         if let Some(section) = sections.iter().find(|section| section.bytes > u32::MAX.into()) {
             return Err(EncodeError::SectionBytes { bytes: section.bytes });
         }
