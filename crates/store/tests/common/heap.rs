@@ -35,10 +35,16 @@ static HEAP: Counting = Counting;
 /// reader: 8 times the input and 1 MiB.
 #[track_caller]
 pub(crate) fn within<T>(input_bytes: usize, read: impl FnOnce() -> T) -> T {
+    at_most(8 * input_bytes + (1 << 20), read)
+}
+
+/// Does something that may take so many bytes.
+#[track_caller]
+pub(crate) fn at_most<T>(most_bytes: usize, work: impl FnOnce() -> T) -> T {
     let before = HELD.get();
     PEAK.set(before);
-    let value = read();
+    let value = work();
     let taken = PEAK.get() - before;
-    assert!(taken <= 8 * input_bytes + (1 << 20), "{taken} bytes for {input_bytes} of input");
+    assert!(taken <= most_bytes, "{taken} bytes taken, at most {most_bytes} allowed");
     value
 }
