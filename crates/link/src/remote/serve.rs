@@ -97,9 +97,13 @@ impl<'a> Host<'a> {
 
     /// The sharer's text in this side's tokens, and what stands for them.
     fn meet(&self, peer: &Hello) -> Result<(String, Vec<u32>, Alignment, Intake), Reject> {
-        let terms = SharerTerms::read(&peer.terms)?;
-        let sharer_tokens = terms.ends.len();
+        let terms = SharerTerms::read(&peer.terms, self.most_tokens())?;
         let text = self.text_of(terms.said)?;
+        let end = terms.ends.last().map_or(0, |end| *end as usize);
+        if end != text.len() {
+            let wanted = format!("the last at byte {}", text.len());
+            return Err(Reject::new(Code::Protocol, "terms: ends of tokens", wanted, end));
+        }
         let unread =
             |error: Error| Reject::new(Code::Failed, "prompt", "a text that is read", error);
         let own = self.prompt_of(&text).map_err(unread)?;
@@ -115,7 +119,7 @@ impl<'a> Host<'a> {
             rope_theta: block.rope_theta,
             ..About::default()
         };
-        let (shape, seq_len) = (block.shape, sharer_tokens);
+        let (shape, seq_len) = (block.shape, terms.ends.len());
         let expected = Expected { shape, seq_len, batch: 1, about };
         let device = self.receiver.side().device.clone();
         Ok((text, own.tokens, alignment, Intake::new(device, expected)))
@@ -142,10 +146,15 @@ impl<'a> Host<'a> {
         }
     }
 
+    /// Of a text, in this side's tokens or a sharer's. Far beyond what the model ever saw an answer
+    /// says nothing, and costs the square of it.
+    fn most_tokens(&self) -> usize {
+        (64 * self.receiver.side().decoder.spec().context).max(1 << 14)
+    }
+
     fn prompt_of(&self, text: &str) -> Result<Prompt, Error> {
         let prompt = Prompt::new(self.tokenizer, text)?;
-        // Far beyond what the model ever saw an answer says nothing, and costs the square of it.
-        let most = (64 * self.receiver.side().decoder.spec().context).max(1 << 14);
+        let most = self.most_tokens();
         match prompt.tokens.len() {
             got if got > most => {
                 Err(Error::value("prompt", format!("at most {most} tokens for this model"), got))

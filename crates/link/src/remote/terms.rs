@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Every length follows from a field in front of it and is compared with what came before memory is
-//! taken. Each token but those in front has a byte of its own, so there are never more than bytes.
+//! taken. Each token but those in front has a byte of its own, so there are never more than bytes; and
+//! the reader says how many it takes, since eight bytes of a list may claim 64 tokens of a cache.
 
 use smidgen_store::sha256_bytes;
 
@@ -75,11 +76,11 @@ impl SharerTerms {
         out
     }
 
-    /// Reads them.
+    /// Reads them, for a cache of at most `most` tokens.
     ///
     /// # Errors
     /// A refusal that the peer is told, naming the field.
-    pub fn read(bytes: &[u8]) -> Result<SharerTerms, Reject> {
+    pub fn read(bytes: &[u8], most: usize) -> Result<SharerTerms, Reject> {
         let mut fields = Fields::begin(bytes, SHARER)?;
         let follows = match fields.array("terms: whether the text follows")? {
             [flag @ 0..=1] => flag == 1,
@@ -88,8 +89,16 @@ impl SharerTerms {
         let [front] = fields.array("terms: tokens in front")?;
         let len = u32::from_le_bytes(fields.array("terms: bytes of the text")?);
         let is_end = fields.bits("terms: ends of tokens", len as usize)?;
-        if is_end.last() == Some(&false) {
+        if is_end.clone().last() == Some(false) {
             return Err(wrong("terms: ends of tokens", "one behind the last byte", "none"));
+        }
+        let count = usize::from(front) + is_end.clone().filter(|is_end| *is_end).count();
+        if count == 0 {
+            return Err(wrong("terms: ends of tokens", "at least one", "none"));
+        }
+        if count > most {
+            let wanted = format!("at most {most} tokens");
+            return Err(Reject::new(Code::TooLarge, "terms: ends of tokens", wanted, count));
         }
         let said = if follows {
             let text = fields.take("terms: text", len as usize)?;
@@ -100,11 +109,9 @@ impl SharerTerms {
             Said::Digest(fields.array("terms: digest")?)
         };
         fields.end()?;
-        let behind = (1..).zip(is_end).filter_map(|(end, is_end)| is_end.then_some(end));
-        let ends: Vec<u32> = vec![0; front.into()].into_iter().chain(behind).collect();
-        if ends.is_empty() {
-            return Err(wrong("terms: ends of tokens", "at least one", "none"));
-        }
+        let mut ends = Vec::with_capacity(count);
+        ends.resize(front.into(), 0);
+        ends.extend((1..).zip(is_end).filter_map(|(end, is_end)| is_end.then_some(end)));
         Ok(SharerTerms { said, ends })
     }
 }
@@ -128,7 +135,7 @@ impl ReceiverTerms {
         if got != layers {
             return Err(wrong("terms: layers", layers, got));
         }
-        let bits = fields.bits("terms: halves of layers", 2 * layers)?;
+        let bits: Vec<bool> = fields.bits("terms: halves of layers", 2 * layers)?.collect();
         fields.end()?;
         Ok(ReceiverTerms { needed: bits.as_chunks().0.to_vec() })
     }
@@ -174,13 +181,17 @@ impl<'a> Fields<'a> {
         Ok(self.take(field, N)?.try_into().expect("so many were taken"))
     }
 
-    fn bits(&mut self, field: &str, count: usize) -> Result<Vec<bool>, Reject> {
+    fn bits(
+        &mut self,
+        field: &str,
+        count: usize,
+    ) -> Result<impl Iterator<Item = bool> + Clone + use<'a>, Reject> {
         let bytes = self.take(field, count.div_ceil(8))?;
-        let bit = |at: usize| bytes[at / 8] >> (at % 8) & 1 == 1;
+        let bit = move |at: usize| bytes[at / 8] >> (at % 8) & 1 == 1;
         if (count..8 * bytes.len()).any(bit) {
             return Err(wrong(field, "spare bits of 0", "1"));
         }
-        Ok((0..count).map(bit).collect())
+        Ok((0..count).map(bit))
     }
 
     fn end(&self) -> Result<(), Reject> {
@@ -199,6 +210,10 @@ mod tests {
         SharerTerms { said: Said::Text("Räder roll".into()), ends: vec![0, 1, 3, 7, 8, 11] }
     }
 
+    fn read(bytes: &[u8]) -> Result<SharerTerms, Reject> {
+        SharerTerms::read(bytes, 1 << 14)
+    }
+
     fn receiver() -> ReceiverTerms {
         let needed = vec![[true; 2], [false; 2], [true, false], [false, true], [true; 2]];
         ReceiverTerms { needed }
@@ -209,10 +224,10 @@ mod tests {
         let bytes = sharer().to_bytes();
         assert_eq!(bytes[..10], [1, 1, 1, 1, 11, 0, 0, 0, 0b1100_0101, 0b100]);
         assert_eq!(&bytes[10..], "Räder roll".as_bytes());
-        assert_eq!(SharerTerms::read(&bytes).unwrap(), sharer());
+        assert_eq!(read(&bytes).unwrap(), sharer());
         let unsaid = SharerTerms { said: Said::Digest(Said::digest_of("Räder roll")), ..sharer() };
         assert_eq!(unsaid.to_bytes().len(), 10 + 32);
-        assert_eq!(SharerTerms::read(&unsaid.to_bytes()).unwrap(), unsaid);
+        assert_eq!(read(&unsaid.to_bytes()).unwrap(), unsaid);
         let bytes = receiver().to_bytes();
         assert_eq!(bytes, [1, 2, 5, 0, 0b1001_0011, 0b11]);
         assert_eq!(ReceiverTerms::read(&bytes, 5).unwrap(), receiver());
@@ -223,9 +238,9 @@ mod tests {
         let unsaid = SharerTerms { said: Said::Digest([7; 32]), ..sharer() };
         for bytes in [sharer().to_bytes(), unsaid.to_bytes()] {
             for len in 0..bytes.len() {
-                SharerTerms::read(&bytes[..len]).unwrap_err();
+                read(&bytes[..len]).unwrap_err();
             }
-            SharerTerms::read(&[&bytes[..], &[0]].concat()).unwrap_err();
+            read(&[&bytes[..], &[0]].concat()).unwrap_err();
         }
         let bytes = receiver().to_bytes();
         (0..bytes.len()).for_each(|len| drop(ReceiverTerms::read(&bytes[..len], 5).unwrap_err()));
@@ -238,7 +253,7 @@ mod tests {
         let named = |at: usize, byte: u8, field: &str| {
             let mut bytes = bytes.clone();
             bytes[at] = byte;
-            let reject = SharerTerms::read(&bytes).unwrap_err();
+            let reject = read(&bytes).unwrap_err();
             assert_eq!(reject.field, format!("terms: {field}"), "{reject}");
         };
         named(0, 2, "version");
@@ -250,11 +265,27 @@ mod tests {
         named(9, 0b1100, "ends of tokens");
         named(11, 0xff, "text");
         let empty = [1, 1, 1, 0, 0, 0, 0, 0];
-        assert_eq!(SharerTerms::read(&empty).unwrap_err().got, "none");
+        assert_eq!(read(&empty).unwrap_err().got, "none");
         let other = ReceiverTerms::read(&receiver().to_bytes(), 6).unwrap_err();
         assert_eq!(other.to_string(), "`terms: layers`: expected 6, got 5");
         let spare = ReceiverTerms::read(&[1, 2, 1, 0, 0b100], 1).unwrap_err();
         assert_eq!(spare.field, "terms: halves of layers");
+    }
+
+    /// 64 KiB of ends behind a digest claim half a million tokens.
+    #[test]
+    fn more_tokens_than_are_taken_are_counted_and_refused() {
+        let said = Said::Digest([7; 32]);
+        let all = SharerTerms { said, ends: (0..=8 * 65_000).collect() }.to_bytes();
+        assert!(all.len() < 64 << 10);
+        let refused = read(&all).unwrap_err();
+        assert_eq!(refused.code, Code::TooLarge);
+        let words = "`terms: ends of tokens`: expected at most 16384 tokens, got 520001";
+        assert_eq!(refused.to_string(), words);
+        assert_eq!(SharerTerms::read(&all, 520_001).unwrap().ends.len(), 520_001);
+        // The one in front counts too.
+        let bytes = sharer().to_bytes();
+        assert!(SharerTerms::read(&bytes, 6).is_ok() && SharerTerms::read(&bytes, 5).is_err());
     }
 
     /// Whatever the bytes, reading them gives terms that are written again as they were.
@@ -265,7 +296,7 @@ mod tests {
             for bit in 0..8 {
                 let mut other = bytes.clone();
                 other[at] ^= 1 << bit;
-                if let Ok(terms) = SharerTerms::read(&other) {
+                if let Ok(terms) = read(&other) {
                     assert_eq!(terms.to_bytes(), other);
                 }
             }
