@@ -348,6 +348,11 @@ fn a_link_that_fails_is_an_error_or_a_marked_answer_of_the_receivers_own() {
         let error = sent.and_then(|()| sender.reply().map(drop)).unwrap_err().to_string();
         assert!(error.contains("`container`: expected a valid one, got checksum"), "{error}");
     };
+    let longer = |recv: &Recv| {
+        let container = container(&pair);
+        let header = &container[..header_bytes(&container)];
+        drop(pair.sharer(recv).begin(container.len() as u64 + 1, header));
+    };
     let silent = |recv: &Recv| std::mem::forget(pair.sharer(recv));
     type Peer<'a> = &'a dyn Fn(&Recv);
     for (peer, options, code, message) in [
@@ -355,6 +360,7 @@ fn a_link_that_fails_is_an_error_or_a_marked_answer_of_the_receivers_own() {
         (&leaves, &[], 3, "container"),
         (&cut, &[], 1, "message discarded after 400 of"),
         (&lies, &[], 3, "checksum of `scale-v`"),
+        (&longer, &[], 3, "`container bytes`: expected"),
         (&silent, &["--timeout", "1"], 1, "the peer stalled"),
     ] {
         let recv = pair.recv("fuser.safetensors", &[&["--count", "1"], options].concat());

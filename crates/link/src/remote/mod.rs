@@ -18,6 +18,7 @@ mod stages;
 mod terms;
 
 pub use compat::{FAMILY, as_sharer, as_wanted, tokenizer_sha256};
+pub use intake::Intake;
 pub use pack::{Empty, Packed, Packing};
 pub use serve::{Answer, Host, Served, Serving};
 pub use share::{Sent, Share};

@@ -236,7 +236,7 @@ impl Serving<'_> {
         let (arrived, received, reason) = match event {
             Event::Bye => return Ok(None),
             Event::Cancelled { reason } => (None, None, Some(reason.escape_debug().to_string())),
-            Event::Message(arrived) => (Some(arrived), self.intake.received.take(), None),
+            Event::Message(arrived) => (Some(arrived), self.intake.take(), None),
         };
         let arrival = received.as_ref().map(|received| received.arrival(&self.alignment));
         let answer = match self.host.answer(session, &self.tokens, arrival.as_ref()) {
