@@ -5,10 +5,23 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use smidgen_store::{ENV_JSON, RunDir};
-use smidgen_tensor::Device;
+use smidgen_tensor::{Compute, Device};
 
 use crate::machine::cpu_name;
-use crate::{Error, Event, Plan, Progress};
+use crate::{Error, Event, Progress};
+
+/// What is computed in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Computed<'a> {
+    /// By what kind of program: the name of an objective, or of an evaluation.
+    pub objective: &'a str,
+    /// Of everything that is drawn.
+    pub seed: u64,
+    /// The operand format.
+    pub compute: Compute,
+    /// What it learns from, where that is a file or a folder.
+    pub source: Option<&'a Path>,
+}
 
 /// What a run was computed on. The machine's name and its user are nobody's business.
 #[derive(Serialize, Deserialize)]
@@ -36,11 +49,15 @@ struct Environment {
 }
 
 /// Writes `env.json`; a resume on another kernel set says so, for its bits will differ.
-pub(crate) fn note_environment(
+///
+/// [`fit`](crate::fit) does it for every run that is trained.
+///
+/// # Errors
+/// [`Error::Store`] where it cannot be written.
+pub fn note_environment(
     run: &RunDir,
-    plan: &Plan,
+    computed: &Computed<'_>,
     device: &Device,
-    objective: &str,
     progress: &mut dyn Progress,
 ) -> Result<(), Error> {
     let kernels = device.level().name();
@@ -55,15 +72,15 @@ pub(crate) fn note_environment(
     let environment = Environment {
         version: env!("CARGO_PKG_VERSION").into(),
         commit: option_env!("SMIDGEN_COMMIT").map(Into::into),
-        objective: objective.into(),
+        objective: computed.objective.into(),
         kernels: kernels.into(),
         threads: device.team().threads(),
-        compute: plan.compute().format().name().into(),
+        compute: computed.compute.format().name().into(),
         cpu: cpu_name(),
         os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         os_kernel: first_line(Path::new("/proc/sys/kernel/osrelease")),
-        seed: plan.config.seed,
-        source_commit: plan.config.data.path.as_deref().and_then(commit_of),
+        seed: computed.seed,
+        source_commit: computed.source.and_then(commit_of),
         command: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
     };
     Ok(run.write_json(ENV_JSON, &environment)?)

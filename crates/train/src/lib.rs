@@ -72,6 +72,7 @@ pub use budget::{Choice, Offer, Rejected, Relax};
 pub use checkpoint::{CURSOR, EMA, MODEL, STATE};
 pub use compiling::{CompileOptions, compile_rate, held_out_texts};
 pub use config::{Config, DataConfig, ModelConfig, Precision, Rate, TrainConfig};
+pub use environment::{Computed, note_environment};
 pub use error::Error;
 pub use export::{Export, Exported, export_folder, export_gguf};
 pub use fit::{Course, fit};

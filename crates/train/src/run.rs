@@ -17,7 +17,6 @@ pub use self::range::{lr_find_run, lr_find_source};
 use self::extend::is_lengthening;
 use self::range::find_rate;
 use crate::compiling::check_sandbox;
-use crate::environment::note_environment;
 use crate::fit::{Around, Course, go};
 use crate::init::{Init, first_values};
 use crate::logged::Logged;
@@ -27,8 +26,8 @@ use crate::plan::settle;
 use crate::request::Request;
 use crate::source::{Scan, dataset_facts};
 use crate::{
-    Config, Error, Event, LanguageModel, Machine, Objective, Outcome, Outlook, Plan, Progress,
-    Rate, Recipe, Trainer, outlook, promise, resolve, source_facts,
+    Config, Error, Event, LanguageModel, Machine, Outcome, Outlook, Plan, Progress, Rate, Recipe,
+    Trainer, outlook, promise, resolve, source_facts,
 };
 
 /// Keys that a resumed run may change freely: they do not touch the course of its numbers.
@@ -344,7 +343,6 @@ fn begin(
     let model = LanguageModel::new(&device, &plan, &dataset, &mut params)?;
     // A checkpoint stands for itself.
     let mut model = model.starting_from(first.filter(|_| from.is_none()));
-    let objective = model.name();
     let mut trainer = Trainer::new(&device, recipe(&plan), &mut model, params)?;
     if let Some((checkpoint, diff)) = from {
         let step = checkpoint.step();
@@ -359,7 +357,6 @@ fn begin(
     // Only now is it certain that the run goes on like this.
     run.write_text(RUN_TOML, &config::to_text(&plan.config)?)?;
     forget(run, &*cx.files, OUTCOME_JSON)?;
-    note_environment(run, &plan, &device, objective, cx.progress)?;
     run.write_json(PLAN_JSON, &plan)?;
     let mut config = plan.config.clone();
     let course = course(&plan, facts(&config, &dataset)?);
@@ -373,6 +370,7 @@ fn begin(
         progress: &mut *cx.progress,
         stop: cx.stop,
         fixed: &mut fixed,
+        source: plan.config.data.path.as_deref(),
         spent_seconds: started.elapsed().as_secs_f64(),
     };
     let outcome = go(&mut trainer, &course, around)?;

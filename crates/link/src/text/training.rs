@@ -6,7 +6,7 @@ use serde_json::json;
 use smidgen_model::KeySpace;
 use smidgen_store::RunDir;
 use smidgen_tensor::{Device, Keep, Params};
-use smidgen_train::{Context, Course, Event, Status, Trainer, fit};
+use smidgen_train::{Computed, Context, Course, Event, Status, Trainer, fit, note_environment};
 
 use super::measure::{caches, chunk};
 use super::{FUSER, Model, Parts, TextItem, TextJob};
@@ -49,6 +49,9 @@ pub(super) fn fuser(
         None => fuser_config(job),
     };
     if config.variant == "linear" {
+        let (seed, compute) = (job.config.seed, receiver.side.compute);
+        let computed = Computed { objective: "fuser", seed, compute, source: None };
+        note_environment(run, &computed, device, cx.progress)?;
         let fuser = in_closed_form(config, device, &sharer, &receiver, parts, cx)?;
         fuser.fuser.save(&*cx.files, &finished, &fuser.params, &fuser.facts)?;
         return LoadedFuser::open(&finished, device);

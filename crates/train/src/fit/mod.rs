@@ -7,6 +7,7 @@ mod peaks;
 mod phase;
 mod watching;
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use smidgen_store::RunDir;
 
 use self::clock::{Clock, Meter};
 use self::peaks::Peaks;
+use crate::environment::{Computed, note_environment};
 use crate::track::{EventLine, StepLine, Tracker};
 use crate::{
     AlarmConfig, Error, Event, Metric, Outcome, Progress, StepEvent, StepReport, StopConfig,
@@ -96,11 +98,14 @@ pub(crate) struct Around<'a> {
     pub(crate) stop: &'a AtomicBool,
     /// Called once, when the clock has fixed the horizon.
     pub(crate) fixed: &'a mut dyn FnMut(u64) -> Result<Value, Error>,
+    /// What is learnt from, where that is a file or a folder.
+    pub(crate) source: Option<&'a Path>,
     /// Seconds that this process spent before the loop.
     pub(crate) spent_seconds: f64,
 }
 
-/// Trains until the course is done or `stop` is set, and leaves a checkpoint of the last step.
+/// Trains until the course is done or `stop` is set, and leaves a checkpoint of the last step; where
+/// and with what it was computed is in `env.json`.
 ///
 /// `run` is a fresh run directory, or one whose newest checkpoint the trainer was loaded from.
 ///
@@ -116,7 +121,7 @@ pub fn fit(
 ) -> Result<Outcome, Error> {
     let facts = course.facts.clone();
     let fixed = &mut |_| Ok(facts.clone());
-    go(trainer, course, Around { run, progress, stop, fixed, spent_seconds: 0.0 })
+    go(trainer, course, Around { run, progress, stop, fixed, source: None, spent_seconds: 0.0 })
 }
 
 pub(crate) fn go(
@@ -127,6 +132,13 @@ pub(crate) fn go(
     if let Some(steps) = course.steps {
         trainer.set_horizon(steps);
     }
+    let computed = Computed {
+        objective: trainer.objective.name(),
+        seed: trainer.recipe.seed,
+        compute: trainer.recipe.compute,
+        source: around.source,
+    };
+    note_environment(around.run, &computed, &trainer.device, around.progress)?;
     let resumed = Some(trainer.standing.step).filter(|step| *step > 0);
     let mut fitting = Fitting {
         tracker: Tracker::open(around.run, resumed, course.track)?,

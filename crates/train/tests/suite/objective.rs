@@ -141,6 +141,9 @@ fn another_objective_trains_through_the_same_loop() {
     let outcome = ran.outcome.unwrap();
     assert!(outcome.val_loss.unwrap() < 0.2, "{outcome:?}");
     assert_eq!((outcome.val_bpb, outcome.tokens), (None, 200 * ROWS as u64));
+    let env: serde_json::Value =
+        smidgen_store::read_json(&dir.path().join("run/env.json")).unwrap();
+    assert_eq!((&env["objective"], &env["threads"]), (&"sides".into(), &1.into()), "{env}");
     let streamed = run(&dir.path().join("streamed"), GradMode::Streamed, &[], 200);
     assert!(streamed.weights == ran.weights, "held and streamed differ without a clip");
 }
