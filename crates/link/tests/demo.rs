@@ -50,6 +50,13 @@ fn a_model_that_does_not_know_its_own_facts_ends_it_by_name() {
     }
 }
 
+/// What `env.json` says that was computed.
+fn objective(run: &std::path::Path) -> String {
+    let env: serde_json::Value = smidgen_store::read_json(&run.join("env.json")).unwrap();
+    assert!(env["kernels"].is_string() && env["seed"] == 3, "{env}");
+    env["objective"].as_str().unwrap().into()
+}
+
 #[test]
 fn every_line_of_every_task_is_measured_and_kept() {
     let folder = tempfile::tempdir().unwrap();
@@ -92,8 +99,9 @@ fn every_line_of_every_task_is_measured_and_kept() {
     let (mut records, mut receivers) = (0, BTreeSet::new());
     for task in &first.tasks {
         for run in std::fs::read_dir(folder.path().join("evals").join(&task.task)).unwrap() {
-            let path = run.unwrap().path().join("link.json");
-            let record: LinkRecord = smidgen_store::read_json(&path).unwrap();
+            let run = run.unwrap().path();
+            let record: LinkRecord = smidgen_store::read_json(&run.join("link.json")).unwrap();
+            assert_eq!(objective(&run), "link");
             record.check().unwrap();
             let title = |line: &&TableLine| {
                 let name = line.name.strip_suffix(" (upper bound)").unwrap_or(&line.name);
@@ -104,7 +112,7 @@ fn every_line_of_every_task_is_measured_and_kept() {
             let bytes = record.bytes_measured_total as f64 / record.n as f64;
             assert!((bytes - line.wire_bytes).abs() < 1e-9, "{}", record.key);
             assert_eq!(record.bytes_estimated_total, record.bytes_measured_total);
-            assert_eq!(record.accuracy, line.accuracy);
+            assert_eq!((record.accuracy, record.bpb), (Some(line.accuracy), None));
             // Who answered, and who was asked.
             let (answering, sharing) = (&record.receiver.fingerprint, &record.sharer.fingerprint);
             assert_eq!(answering == sharing, record.method.starts_with("identical"));
@@ -115,6 +123,17 @@ fn every_line_of_every_task_is_measured_and_kept() {
         }
     }
     assert_eq!(records, first.tasks.iter().map(|task| task.lines.len()).sum::<usize>());
+    // Every run that was trained says where and with what, like any other.
+    for (run, trained) in [
+        ("sharer", "world"),
+        ("receiver", "world"),
+        ("mute", "world"),
+        ("fuser-sharer", "fuser"),
+        ("fuser-mute-identical", "fuser"),
+        ("receiver-tuned-sharer", "world"),
+    ] {
+        assert_eq!(objective(&folder.path().join(run)), trained, "{run}");
+    }
     // One receiver for both sharers, and one that was taught for each.
     assert_eq!(receivers.iter().filter(|(is_tuned, _)| !is_tuned).count(), 1);
     assert_eq!(receivers.len(), 3);

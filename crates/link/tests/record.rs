@@ -123,7 +123,8 @@ fn full() -> LinkRecord {
         text: None,
         answer_histogram: map(&[("A", 2)]),
         mean_output_tokens: 1.0,
-        accuracy: Interval { mean: 0.5, low: 0.0, high: 1.0 },
+        accuracy: Some(Interval { mean: 0.5, low: 0.0, high: 1.0 }),
+        bpb: None,
         seeds: map(&[("world", 1)]),
         code_version: "0.1.0".into(),
         host: Host { cpu: "c".into(), os: "linux".into(), threads: 2, kernels: "avx2".into() },
@@ -144,6 +145,17 @@ fn text() -> LinkRecord {
     }
 }
 
+/// A text that is scored, and nothing answered.
+fn scored() -> LinkRecord {
+    LinkRecord {
+        answer_histogram: BTreeMap::new(),
+        mean_output_tokens: 0.0,
+        accuracy: None,
+        bpb: Some(Interval { mean: 1.2, low: 1.1, high: 1.4 }),
+        ..full()
+    }
+}
+
 /// The place that a path leads to; none where a part of it is null or not there.
 fn at<'a>(value: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
     let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
@@ -158,7 +170,7 @@ fn at<'a>(value: &'a mut Value, path: &str) -> Option<(&'a mut Value, String)> {
 #[test]
 fn every_required_field_is_there_with_its_type_and_null_only_where_it_may_be() {
     let mut seen = 0;
-    for record in [full(), text()] {
+    for record in [full(), text(), scored()] {
         record.check().unwrap();
         let value = serde_json::to_value(&record).unwrap();
         for field in SCHEMA {
@@ -177,30 +189,41 @@ fn every_required_field_is_there_with_its_type_and_null_only_where_it_may_be() {
             parent.as_object_mut().unwrap().remove(&key);
             let error = check_schema(&changed).unwrap_err().to_string();
             assert!(error.contains(&format!("`{}`", field.path)), "{error}");
-            // What the schema misses the reader misses too, but for settings with defaults.
+            // What the schema misses the reader misses too, but for settings with defaults, and for what
+            // records of before did not say.
             let read = serde_json::from_value::<LinkRecord>(changed);
-            let by_default = field.path.contains(".config.") || field.path.contains("timings_ms.");
+            let by_default =
+                [".config.", "timings_ms."].iter().any(|part| field.path.contains(part));
+            let by_default = by_default || field.path == "bpb";
             assert!(read.is_err() || by_default, "{}", field.path);
         }
     }
     assert!(seen > SCHEMA.len());
     for field in SCHEMA {
-        let in_either = [full(), text()]
+        let in_any = [full(), text(), scored()]
             .iter()
             .any(|record| at(&mut serde_json::to_value(record).unwrap(), field.path).is_some());
-        assert!(in_either, "no record has `{}`", field.path);
+        assert!(in_any, "no record has `{}`", field.path);
     }
 }
 
 #[test]
 fn a_record_reads_back_and_strangers_are_refused() {
-    for record in [full(), text()] {
+    for record in [full(), text(), scored()] {
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<LinkRecord>(&text).unwrap(), record);
         let mut value = serde_json::to_value(&record).unwrap();
         value["extra"] = Value::from(1);
         assert!(serde_json::from_value::<LinkRecord>(value).is_err());
     }
+}
+
+/// Records of before texts were scored say nothing of it, and read as they did.
+#[test]
+fn a_record_without_bits_per_byte_still_reads() {
+    let mut value = serde_json::to_value(full()).unwrap();
+    value.as_object_mut().unwrap().remove("bpb");
+    assert_eq!(serde_json::from_value::<LinkRecord>(value).unwrap(), full());
 }
 
 #[test]
@@ -230,8 +253,19 @@ fn figures_that_contradict_each_other_are_errors() {
     record.budget.actual_bytes = spread(1500.0);
     cases.push(("budget.actual_bytes", record));
     let mut record = full();
-    record.accuracy.low = 0.9;
+    record.accuracy.as_mut().unwrap().low = 0.9;
     cases.push(("accuracy", record));
+    // What has ended has measured one of two things, and nobody answers while a text is scored.
+    cases.push(("accuracy", LinkRecord { bpb: scored().bpb, ..full() }));
+    cases.push(("accuracy", LinkRecord { bpb: None, ..scored() }));
+    let answers = full().answer_histogram;
+    cases.push(("answer_histogram", LinkRecord { answer_histogram: answers, ..scored() }));
+    let mut record = scored();
+    record.bpb.as_mut().unwrap().high = 1.0;
+    cases.push(("bpb", record));
+    let mut record = scored();
+    record.bpb.as_mut().unwrap().mean = f64::NAN;
+    cases.push(("bpb", record));
     let mut record = full();
     record.mean_output_tokens = f64::NAN;
     cases.push(("mean_output_tokens", record));

@@ -1,15 +1,19 @@
 //! Two models in files, linked over a text: trained, measured, stopped and gone on with.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use serde_json::Value;
 use smidgen_codec::Rng;
 use smidgen_data::Tokenizer;
-use smidgen_link::Error;
-use smidgen_link::text::{FUSER, TextConfig, TextJob, TextRecord, fuse_text};
-use smidgen_store::Disk;
+use smidgen_link::methods::Stage;
+use smidgen_link::record::{LinkRecord, check_schema};
+use smidgen_link::text::{FUSER, TextConfig, TextJob, TextModel, TextRecord, fuse_text};
+use smidgen_link::{Error, KvShape};
+use smidgen_store::{Disk, read_json};
 use smidgen_train::{Context, Event, Progress, Silent};
 
 /// A text of some documents.
@@ -87,12 +91,63 @@ fn bytes_of(record: &TextRecord, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no line `{name}`")).wire_bytes
 }
 
+/// The records of a run's lines, which say of each line what the table says, and with what.
+fn records(job: &TextJob, record: &TextRecord) -> BTreeMap<String, LinkRecord> {
+    let folder = job.out.join("evals/text");
+    let mut found = BTreeMap::new();
+    for run in fs::read_dir(&folder).unwrap() {
+        let run = run.unwrap().path();
+        let kept: LinkRecord = read_json(&run.join("link.json")).unwrap();
+        kept.check().unwrap();
+        check_schema(&read_json(&run.join("link.json")).unwrap()).unwrap();
+        assert_eq!(objective(&run), "link");
+        found.insert(kept.method.clone(), kept);
+    }
+    assert_eq!(found.len(), record.lines.len());
+    let alignment = record.alignment;
+    for line in &record.lines {
+        let kept = &found[&line.name];
+        assert_eq!((kept.bpb, kept.accuracy), (Some(line.bpb), None), "{}", line.name);
+        assert_eq!((kept.n, kept.answer_histogram.len()), (record.items as u64, 0));
+        assert!((kept.bytes_measured_total as f64 / kept.n as f64 - line.wire_bytes).abs() < 1e-9);
+        assert_eq!(kept.bytes_estimated_total, kept.bytes_measured_total, "{}", line.name);
+        assert_eq!((&kept.sharer.fingerprint, kept.sharer.kv), facts(&record.sharer));
+        assert_eq!((&kept.receiver.fingerprint, kept.receiver.kv), facts(&record.receiver));
+        assert_eq!(kept.alignment.one_to_one_rate, Some(alignment.one_to_one));
+        assert_eq!((&*kept.corpus_version, &*kept.task), (&*record.text_sha256, "text"));
+        let fuser = match line.name.split_once(' ').unwrap() {
+            ("receiver" | "sharer", _) => None,
+            ("first", _) => record.from.as_ref(),
+            _ => Some(&record.fuser.fingerprint),
+        };
+        assert_eq!(kept.fuser.as_ref().map(|fuser| &fuser.fingerprint), fuser, "{}", line.name);
+        let sent = line.wire_bytes > 0.0;
+        let stages = [Stage::Encode, Stage::Decode].map(|stage| kept.timings_ms[&stage].is_some());
+        assert_eq!((kept.wire.is_some(), stages), (sent, [sent; 2]), "{}", line.name);
+        let last = line.name.contains("last p=");
+        assert_eq!(kept.selection.is_some(), last && sent, "{}", line.name);
+    }
+    found
+}
+
+fn facts(model: &TextModel) -> (&String, KvShape) {
+    (&model.fingerprint, model.kv)
+}
+
+/// What `env.json` says that was computed.
+fn objective(run: &Path) -> String {
+    let env: Value = read_json(&run.join("env.json")).unwrap();
+    assert!(env["kernels"].is_string() && env["seed"] == 1, "{env}");
+    env["objective"].as_str().unwrap().into()
+}
+
 #[test]
 fn a_fuser_is_trained_and_measured_beside_its_controls() {
     let folder = tempfile::tempdir().unwrap();
     let job = job(folder.path(), "run");
     let record = run(&job).unwrap();
     assert!(job.out.join(FUSER).is_file() && job.out.join("link.json").is_file());
+    assert_eq!(objective(&job.out), "fuser");
     assert_eq!((record.fuser.layers, record.documents.left_out), (2, 0));
     assert_eq!(record.documents.train + record.documents.val + record.documents.test, 40);
     let names: Vec<&str> = record.lines.iter().map(|line| &*line.name).collect();
@@ -106,8 +161,10 @@ fn a_fuser_is_trained_and_measured_beside_its_controls() {
     assert_eq!((record.lines[0].gain.low, record.lines[0].gain.high), (0.0, 0.0));
     assert!(record.lines.iter().all(|line| line.bpb.low > 0.0 && line.bpb.high.is_finite()));
     assert!(record.alignment.one_to_one < 1.0, "the tokenizers are two");
+    let kept = records(&job, &record);
     // What is finished is taken over and measured to the same bits; another job is refused.
     assert_eq!(run(&job).unwrap(), record);
+    assert_eq!(records(&job, &record), kept, "a line that was measured before is left as it is");
     let mut other = job.clone();
     other.config.lr = 1e-3;
     let refused = run(&other).unwrap_err().to_string();
@@ -155,6 +212,7 @@ fn one_fuser_begins_with_another_and_is_compared_with_it() {
     let record = run(&second).unwrap();
     assert_eq!(record.from, Some(before.fuser.fingerprint.clone()));
     assert_ne!(record.fuser.fingerprint, before.fuser.fingerprint);
+    records(&second, &record);
     for line in &before.lines[2..] {
         let again = record.lines.iter().find(|it| it.name == format!("first fuser, {}", line.name));
         assert_eq!(again.map(|it| (it.wire_bytes, it.bpb)), Some((line.wire_bytes, line.bpb)));
@@ -179,7 +237,8 @@ fn a_sharer_may_read_more_and_the_closed_form_needs_no_steps() {
     assert_ne!(more.lines[1], plain.lines[1]);
     let mut linear = job(folder.path(), "linear");
     linear.config.variant = "linear".into();
-    let linear = run(&linear).unwrap();
+    let (linear, out) = (run(&linear).unwrap(), linear.out);
+    assert_eq!(objective(&out), "fuser");
     assert_eq!(linear.lines[0], plain.lines[0]);
     assert_eq!(linear.fuser.layers, 2);
 }

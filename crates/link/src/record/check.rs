@@ -3,6 +3,7 @@
 use super::{LinkRecord, SCHEMA_VERSION, Status, check_schema};
 use crate::Error;
 use crate::methods::{PayloadKind, Stage};
+use crate::stats::Interval;
 
 impl LinkRecord {
     /// Whether the record can be believed.
@@ -81,16 +82,32 @@ impl LinkRecord {
 
     fn check_figures(&self) -> Result<(), Error> {
         let answered = self.answer_histogram.values().sum::<u64>();
-        if answered != self.n {
-            return Err(wrong("answer_histogram", format!("{} answers", self.n), answered));
+        let expected = if self.accuracy.is_some() { self.n } else { 0 };
+        if answered != expected {
+            return Err(wrong("answer_histogram", format!("{expected} answers"), answered));
         }
-        let accuracy = self.accuracy;
-        let ordered = accuracy.low <= accuracy.mean && accuracy.mean <= accuracy.high;
-        if !ordered || !(0.0..=1.0).contains(&accuracy.mean) {
+        if let Some(accuracy) = self.accuracy
+            && (!is_ordered(&accuracy) || !(0.0..=1.0).contains(&accuracy.mean))
+        {
             return Err(wrong("accuracy", "a share within its interval", format!("{accuracy:?}")));
+        }
+        if let Some(bpb) = self.bpb
+            && (!is_ordered(&bpb) || bpb.mean < 0.0)
+        {
+            return Err(wrong("bpb", "bits within their interval", format!("{bpb:?}")));
+        }
+        // What has ended has measured something: answers, or how likely texts are.
+        let has_ended = matches!(self.status, Status::Complete | Status::Smoke);
+        if has_ended && self.accuracy.is_some() == self.bpb.is_some() {
+            let got = if self.bpb.is_some() { "both" } else { "neither" };
+            return Err(wrong("accuracy", "either it or `bpb`", got));
         }
         Ok(())
     }
+}
+
+fn is_ordered(interval: &Interval) -> bool {
+    interval.low <= interval.mean && interval.mean <= interval.high
 }
 
 fn wrong(field: &str, expected: impl ToString, got: impl ToString) -> Error {

@@ -15,7 +15,8 @@ use crate::stats::Interval;
 
 /// Where an evaluation keeps its record.
 pub const LINK_JSON: &str = "link.json";
-/// Of the record below; a change that old readers misread raises it.
+/// Of the record below; a change that old readers misread raises it. `bpb` came later, and with it an
+/// `accuracy` that may be `null`: readers of before refuse such a record, and do not misread it.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// An `Option` that must be said: without this, serde reads a missing field as `None`.
@@ -104,12 +105,17 @@ pub struct LinkRecord {
     /// None where no text travels.
     #[serde(deserialize_with = "said")]
     pub text: Option<TextRecord>,
-    /// How often each answer was given.
+    /// How often each answer was given; empty where nothing is answered.
     pub answer_histogram: BTreeMap<String, u64>,
     /// Tokens of an answer.
     pub mean_output_tokens: f64,
-    /// Share of right answers.
-    pub accuracy: Interval,
+    /// Share of right answers; none where nothing is answered and a text is scored.
+    #[serde(deserialize_with = "said")]
+    pub accuracy: Option<Interval>,
+    /// Bits per byte of the texts that were scored; none where questions were answered, and in records
+    /// of before there was such a field.
+    #[serde(default)]
+    pub bpb: Option<Interval>,
     /// By what they are for.
     pub seeds: BTreeMap<String, u64>,
     /// Of this program.

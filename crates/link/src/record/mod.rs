@@ -13,6 +13,7 @@ mod figures;
 mod gather;
 mod key;
 mod link;
+mod make;
 mod schema;
 
 pub use canonical::{canonical_json, config_hash};
@@ -24,4 +25,5 @@ pub use link::{
     ModelFacts, PrecisionRecord, SCHEMA_VERSION, SelectionRecord, ShapeSource, Status, TextRecord,
     WireRecord,
 };
+pub(crate) use make::{Setting, Worth};
 pub use schema::{Field, Kind, SCHEMA, check_schema};

@@ -1,16 +1,21 @@
 //! What a link over text is worth: every line scores the same continuations of held-out documents.
 
+use std::collections::BTreeMap;
+use std::time::Instant;
+
 use smidgen_model::{KeySpace, Scorer, TokenBatch};
 use smidgen_store::sha256_bytes;
 use smidgen_train::{Context, Event};
 
 use super::record::{Comparison, FuserSummary, Rates, TextLine, TextModel, TextRecord};
-use super::{Model, Parts, TEXT_SCHEMA_VERSION, TextItem, TextJob};
+use super::{Model, Parts, TEXT_SCHEMA_VERSION, TextItem, TextJob, records};
 use crate::fuse::{Arrival, LoadedFuser, Present};
 use crate::message::{self, Received};
+use crate::methods::{Column, Contents, PayloadKind, Row, Stage};
+use crate::plan::{Budget, SelectionConfig, SelectionStats};
 use crate::side::{FILL, padded};
 use crate::stats::{Interval, bootstrap, paired};
-use crate::wire::Precision;
+use crate::wire::{self, Precision};
 use crate::{Error, KvCache, Receiver, Side};
 
 /// Items that are scored at once.
@@ -55,13 +60,30 @@ impl Line {
             Line::Zeros => "zero payload".into(),
         }
     }
+
+    /// How it chooses tokens, where it takes a share of them.
+    fn selection(self) -> Option<SelectionConfig> {
+        let Line::Last(_) = self else { return None };
+        Some(SelectionConfig { proportion: LAST, ..SelectionConfig::default() })
+    }
 }
 
-/// Of one line, for every item: bytes that travelled and bits of the continuation.
-#[derive(Clone, Debug, Default)]
-struct Scores {
-    wire_bytes: Vec<f64>,
+/// Of one line, for every item: what travelled, and bits of the continuation.
+pub(super) struct Scores<'a> {
+    /// Through which caches went.
+    pub(super) fuser: Option<&'a LoadedFuser>,
+    pub(super) selection: Option<SelectionConfig>,
+    /// Nothing is answered: no row is right or wrong.
+    pub(super) column: Column,
     bits: Vec<f64>,
+}
+
+impl<'a> Scores<'a> {
+    fn none(method: String, fuser: Option<&'a LoadedFuser>) -> Scores<'a> {
+        let (is_upper_bound, budget) = (false, Budget::Unlimited);
+        let column = Column { method, is_upper_bound, budget, rows: Vec::new() };
+        Scores { fuser, selection: None, column, bits: Vec::new() }
+    }
 }
 
 /// Groups of items that are read side by side.
@@ -76,7 +98,8 @@ pub(super) fn caches(items: &[TextItem], sharer: &Side) -> Result<Vec<KvCache>, 
     sharer.read(&prompts, KeySpace::PreRope)
 }
 
-/// Measures a fuser, and the one that it began from, on the documents held out for the test.
+/// Measures a fuser, and the one that it began from, on the documents held out for the test, and writes
+/// a record for each line.
 pub(super) fn record(
     job: &TextJob,
     (sharer, receiver): (&Model, &Model),
@@ -87,34 +110,35 @@ pub(super) fn record(
 ) -> Result<TextRecord, Error> {
     let items = &parts.test;
     cx.progress.event(Event::Notice(&format!("scoring {} items", items.len())));
-    let mut named = vec![
-        (ALONE.to_string(), alone(receiver, items, |it| (&it.item.receiver, &it.item.response))?),
-        (SHARER.to_string(), alone(sharer, items, |it| (&it.item.sharer, &it.sharer_response))?),
+    let mut scored = vec![
+        alone(ALONE, receiver, items, |it| (&it.item.receiver, &it.item.response))?,
+        alone(SHARER, sharer, items, |it| (&it.item.sharer, &it.sharer_response))?,
     ];
     for (prefix, fuser) in [("", Some(fuser)), (FIRST, from)] {
         let Some(fuser) = fuser else { continue };
         let linked = Receiver::new(&receiver.side, fuser)?;
-        for (line, scores) in LINES.into_iter().zip(score(&linked, &sharer.side, items)?) {
+        for (line, scores) in LINES.into_iter().zip(score(prefix, &linked, &sharer.side, items)?) {
             if line != Line::Zeros {
-                message::check_sent(&line.name(), fuser, &scores.wire_bytes)?;
+                message::check_sent(&line.name(), fuser, &scores.column.bytes())?;
             }
-            named.push((format!("{prefix}{}", line.name()), scores));
+            scored.push(scores);
         }
     }
-    let by_document: Vec<(&str, Vec<f64>)> =
-        named.iter().map(|(name, scores)| (&**name, per_document(items, &scores.bits))).collect();
+    let name = |scores: &Scores<'_>| scores.column.method.clone();
+    let by_document: Vec<(String, Vec<f64>)> =
+        scored.iter().map(|it| (name(it), per_document(items, &it.bits))).collect();
     let seed = job.config.seed;
-    let lines = named.iter().zip(&by_document).map(|((name, scores), (_, bpb))| {
+    let lines = scored.iter().zip(&by_document).map(|(scores, (name, bpb))| {
         Ok(TextLine {
             name: name.clone(),
-            wire_bytes: mean(scores.wire_bytes.iter().copied()),
+            wire_bytes: mean(scores.column.bytes().into_iter()),
             bpb: bootstrap(bpb, None, seed)?,
             gain: paired(&by_document[0].1, bpb, None, seed)?,
         })
     });
     let lines = lines.collect::<Result<Vec<_>, Error>>()?;
     let alignments = || items.iter().map(|it| &it.item.alignment);
-    Ok(TextRecord {
+    let record = TextRecord {
         schema_version: TEXT_SCHEMA_VERSION,
         sharer: about(sharer),
         receiver: about(receiver),
@@ -131,12 +155,14 @@ pub(super) fn record(
         },
         lines,
         comparisons: comparisons(&by_document, from.is_some(), seed)?,
-    })
+    };
+    records::write(job, (sharer, receiver), items, &scored, &record, cx)?;
+    Ok(record)
 }
 
 /// The pairs that say what a gain is due to.
 fn comparisons(
-    lines: &[(&str, Vec<f64>)],
+    lines: &[(String, Vec<f64>)],
     has_first: bool,
     seed: u64,
 ) -> Result<Vec<Comparison>, Error> {
@@ -164,13 +190,14 @@ fn comparisons(
 
 /// A model by itself.
 fn alone<'a>(
+    name: &str,
     model: &Model,
     items: &'a [TextItem],
     of: impl Fn(&'a TextItem) -> (&'a Vec<u32>, &'a Vec<u32>),
-) -> Result<Scores, Error> {
+) -> Result<Scores<'static>, Error> {
     let Side { device, compute, decoder, params } = &model.side;
     let scorer = Scorer::new(device, *compute, decoder, params)?;
-    let mut scores = Scores::default();
+    let mut scores = Scores::none(name.into(), None);
     for items in chunk(items) {
         let read = |it: &'a TextItem| -> (Vec<u32>, usize, usize) {
             let (prompt, response) = of(it);
@@ -185,15 +212,24 @@ fn alone<'a>(
         for (nll, (_, prompt, response)) in nll.chunks_exact(length).zip(&rows) {
             let nats: f64 = nll[prompt - 1..][..*response].iter().sum();
             scores.bits.push(nats / std::f64::consts::LN_2);
-            scores.wire_bytes.push(0.0);
+            scores.column.rows.push(nothing());
         }
     }
     Ok(scores)
 }
 
 /// The receiver with what each line delivers for each item.
-fn score(linked: &Receiver<'_>, sharer: &Side, all: &[TextItem]) -> Result<Vec<Scores>, Error> {
-    let mut scores = vec![Scores::default(); LINES.len()];
+fn score<'a>(
+    prefix: &str,
+    linked: &Receiver<'a>,
+    sharer: &Side,
+    all: &[TextItem],
+) -> Result<Vec<Scores<'a>>, Error> {
+    let of_line = |line: Line| Scores {
+        selection: line.selection(),
+        ..Scores::none(format!("{prefix}{}", line.name()), Some(linked.fuser()))
+    };
+    let mut scores = LINES.map(of_line);
     for (number, items) in chunk(all).enumerate() {
         let prompts: Vec<&[u32]> = items.iter().map(|it| &*it.item.receiver).collect();
         let responses: Vec<&[u32]> = items.iter().map(|it| &*it.item.response).collect();
@@ -207,8 +243,10 @@ fn score(linked: &Receiver<'_>, sharer: &Side, all: &[TextItem]) -> Result<Vec<S
         for (line, scores) in LINES.into_iter().zip(&mut scores) {
             let sent = if line == Line::Shuffled { &others } else { &own };
             let each = sent.iter().zip(items);
-            let received = each.map(|(cache, it)| deliver(line, linked.fuser(), sharer, cache, it));
-            let received = received.collect::<Result<Vec<Option<Received>>, Error>>()?;
+            let delivered =
+                each.map(|(cache, it)| deliver(line, linked.fuser(), sharer, cache, it));
+            let (received, rows): (Vec<_>, Vec<_>) =
+                delivered.collect::<Result<Vec<_>, Error>>()?.into_iter().unzip();
             // Where no gate is open nothing travels, and nothing would be fused.
             let arrivals: Option<Vec<Arrival<'_>>> = received
                 .iter()
@@ -217,44 +255,86 @@ fn score(linked: &Receiver<'_>, sharer: &Side, all: &[TextItem]) -> Result<Vec<S
                 .collect();
             let nll = linked.nll(&read, arrivals.as_deref(), &responses)?;
             scores.bits.extend(nll.into_iter().map(|nats| nats / std::f64::consts::LN_2));
-            let bytes = |received: &Option<Received>| {
-                received.as_ref().map_or(0.0, |received| received.wire_bytes as f64)
-            };
-            scores.wire_bytes.extend(received.iter().map(bytes));
+            scores.column.rows.extend(rows);
         }
     }
-    Ok(scores)
+    Ok(scores.into())
 }
 
-/// What arrives of a cache; none where no gate is open.
+/// What arrives of a cache, and what that took; nothing where no gate is open.
 fn deliver(
     line: Line,
     fuser: &LoadedFuser,
     sharer: &Side,
     cache: &KvCache,
     item: &TextItem,
-) -> Result<Option<Received>, Error> {
-    let (mut tokens, precision) = (
-        item.sent(),
-        match line {
-            Line::Whole(precision) | Line::Last(precision) => precision,
-            Line::Shuffled => Precision::F16,
-            Line::Zeros => {
-                let cache = KvCache::zeroed(sharer.device.ledger(), cache.shape(), cache.tokens())?;
-                return Ok(Some(Received { cache, present: Present::All, wire_bytes: 0 }));
-            }
-        },
-    );
-    if matches!(line, Line::Last(_)) {
-        let kept = ((tokens.len() as f64 * LAST).round() as usize).max(1);
-        tokens.drain(..tokens.len().saturating_sub(kept));
-    }
-    if tokens.is_empty() {
-        return Ok(None);
-    }
+) -> Result<(Option<Received>, Row), Error> {
+    let (device, shape) = (&sharer.device, cache.shape());
+    let precision = match line {
+        Line::Whole(precision) | Line::Last(precision) => precision,
+        Line::Shuffled => Precision::F16,
+        Line::Zeros => {
+            let cache = KvCache::zeroed(device.ledger(), shape, cache.tokens())?;
+            let received = Received { cache, present: Present::All, wire_bytes: 0 };
+            return Ok((Some(received), nothing()));
+        }
+    };
+    let mut tokens = item.sent();
+    let selection = line.selection().map(|_| keep_last(&mut tokens, cache.tokens()));
     let (needed, space) = (fuser.fuser.needed(&fuser.params), fuser.fuser.config().k_space);
-    let plan = message::plan(&needed, &[(tokens, [precision; 2])], space);
-    plan.map(|plan| Received::through(&sharer.device, cache.view(), &plan)).transpose()
+    let plan = message::plan(&needed, &[(tokens.clone(), [precision; 2])], space);
+    let Some(plan) = plan.filter(|_| !tokens.is_empty()) else { return Ok((None, nothing())) };
+    let planned = wire::wire_bytes(shape, cache.tokens(), &plan)?;
+    let started = Instant::now();
+    let container = wire::encode(device, cache.view(), &plan)?;
+    let encode = (Stage::Encode, since(started));
+    let started = Instant::now();
+    let received = Received::decode(device, &container, shape, cache.tokens())?;
+    let row = Row {
+        kind: PayloadKind::Kv,
+        bytes: received.wire_bytes,
+        contents: Contents::of(&container, planned)?,
+        selection,
+        timings_ms: [encode, (Stage::Decode, since(started))].into(),
+        ..nothing()
+    };
+    Ok((Some(received), row))
+}
+
+/// Leaves the last tokens of those that may be sent, at least one.
+fn keep_last(sent: &mut Vec<u32>, tokens: usize) -> SelectionStats {
+    let scope_tokens = sent.len();
+    let wanted = (scope_tokens as f64 * LAST).round() as usize;
+    sent.drain(..scope_tokens.saturating_sub(wanted.max(1)));
+    SelectionStats {
+        tokens,
+        scope_tokens,
+        selected_tokens: sent.len(),
+        fraction: sent.len() as f64 / scope_tokens.max(1) as f64,
+        min_tokens_bound: sent.len() > wanted,
+        score: None,
+    }
+}
+
+/// An item for which nothing was sent. Continuations are scored: there is no answer.
+fn nothing() -> Row {
+    Row {
+        kind: PayloadKind::Empty,
+        bytes: 0,
+        request_bytes: 0,
+        cap_bytes: None,
+        contents: Contents::default(),
+        selection: None,
+        answer: String::new(),
+        answer_tokens: 0,
+        is_right: false,
+        timings_ms: BTreeMap::new(),
+    }
+}
+
+/// Milliseconds from then on.
+fn since(started: Instant) -> f64 {
+    1e3 * started.elapsed().as_secs_f64()
 }
 
 /// The item of another document whose cache is nearest in length; of equal ones the next behind.

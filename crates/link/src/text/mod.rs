@@ -10,6 +10,7 @@ mod documents;
 mod items;
 mod measure;
 mod record;
+mod records;
 mod training;
 
 use std::path::{Path, PathBuf};
@@ -202,7 +203,8 @@ struct Asked<'a> {
 }
 
 /// Trains the fuser of two models on the documents of a text, or goes on with it, measures it on
-/// documents that training never saw, and writes the record to `link.json` in the run directory.
+/// documents that training never saw, and writes the record to `link.json` in the run directory; each line
+/// has a [`LinkRecord`](crate::record::LinkRecord) besides, in `evals/text/LINE-HASH`.
 ///
 /// # Errors
 /// [`Error::Value`] for settings and texts that cannot be, [`Error::Foreign`] for a run directory of
