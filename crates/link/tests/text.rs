@@ -11,7 +11,7 @@ use smidgen_codec::Rng;
 use smidgen_data::Tokenizer;
 use smidgen_link::methods::Stage;
 use smidgen_link::record::{LinkRecord, check_schema};
-use smidgen_link::text::{FUSER, TextConfig, TextJob, TextModel, TextRecord, fuse_text};
+use smidgen_link::text::{Documents, FUSER, TextConfig, TextJob, TextModel, TextRecord, fuse_text};
 use smidgen_link::{Error, KvShape};
 use smidgen_store::{Disk, read_json};
 use smidgen_train::{Context, Event, Progress, Silent};
@@ -257,6 +257,13 @@ fn what_cannot_be_is_named() {
     assert!(wrong(&|job| job.config.context_bytes = 0).contains("`context_bytes`"));
     assert!(wrong(&|job| job.config.context_bytes = 4000).contains("`text`"));
     assert!(wrong(&|job| job.text = "Once.".into()).contains("`text`"));
+    // One document of the test: the control has no other whose cache it could send.
+    let one = wrong(&|job| {
+        let documents = Documents::of(&job.text, Some("Once")).unwrap();
+        let part = [&documents.train[..], &documents.val, &documents.test[..1]].concat();
+        job.text = part.join("<|endoftext|>");
+    });
+    assert!(one.contains("at least 2 documents") && one.ends_with("got 1"), "{one}");
     let none = wrong(&|job| job.from = Some(folder.path().join("nothing")));
     assert!(none.contains("no fuser layer"), "{none}");
 }

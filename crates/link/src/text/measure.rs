@@ -342,7 +342,8 @@ fn another(items: &[TextItem], place: usize) -> usize {
     let needed = |at: usize| items[at].item.alignment.needed();
     let others = (1..items.len()).map(|step| (place + step) % items.len());
     let others = others.filter(|at| items[*at].document != items[place].document);
-    others.min_by_key(|at| needed(*at).abs_diff(needed(place))).unwrap_or(place)
+    let nearest = others.min_by_key(|at| needed(*at).abs_diff(needed(place)));
+    nearest.expect("a test of one document was refused when it was read")
 }
 
 /// A cache with as many tokens as an item needs: cut off, or begun again.

@@ -180,6 +180,11 @@ impl Parts {
         }
         let [used_train, used_val, used_test] =
             [&train, &val, &test].map(|items| documents_of(items));
+        if used_test < 2 {
+            let expected = "at least 2 documents that are held out for the test and long enough: the \
+                            control sends the cache of another one";
+            return Err(Error::value("text", expected, used_test));
+        }
         let counts = DocumentCounts { train: used_train, val: used_val, test: used_test, left_out };
         Ok(Parts { train, val, test, counts })
     }
