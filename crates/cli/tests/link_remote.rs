@@ -1,6 +1,8 @@
 //! Two processes with a model each, linked over sockets of this machine.
 
 mod common;
+#[path = "common/pair.rs"]
+mod pair;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,93 +11,21 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::{Place, fails, object, program, stdout};
+use pair::Pair;
 use serde_json::Value;
-use smidgen_codec::{Ledger, Rng};
 use smidgen_data::Tokenizer;
 use smidgen_link::align::{Alignment, Overlap};
-use smidgen_link::fuse::{FuserConfig, FuserFacts, LoadedFuser, PairShape};
+use smidgen_link::fuse::FuserFacts;
 use smidgen_link::net::{Address, Exposure, Options, Sender, connect};
-use smidgen_link::remote::{Host, Said, SharerTerms, as_sharer, tokenizer_sha256};
-use smidgen_link::{Question, Receiver, Side, answer_together};
+use smidgen_link::remote::{Host, Said, SharerTerms, as_sharer};
+use smidgen_link::{Question, Receiver, answer_together};
 use smidgen_model::KeySpace;
-use smidgen_store::Disk;
-use smidgen_tensor::{Device, Role};
-use smidgen_train::Opening;
 
 const TEXT: &str = "7. The cat met the owl, and they ate";
 /// Tokens of an answer.
 const LIMIT: usize = 12;
 
-/// Two models and a fuser between them that changes much.
-struct Pair {
-    place: Place,
-    sharer: (Side, Tokenizer),
-    receiver: (Side, Tokenizer),
-}
-
-fn open(place: &Place, run: &str) -> (Side, Tokenizer) {
-    let device = Device::cpu(Ledger::new(), 1);
-    let model = smidgen_train::open(&place.path(run), &Opening::default(), &device).unwrap();
-    let tokenizer = model.tokenizer.clone();
-    (Side::of(model, &device), tokenizer)
-}
-
 impl Pair {
-    fn new() -> Pair {
-        let place = Place::new();
-        for (run, vocab, steps) in [("sharer", 300, 5), ("receiver", 270, 40)] {
-            let vocab = format!("data.vocab={vocab}");
-            let mut train = place.smidgen(&["train", "text", "--out", run, "--threads", "1"]);
-            train.args(["--set", "model.preset=tiny", "--set", &vocab, "--set", "train.batch=2"]);
-            train.args(["--set", "train.context=32"]);
-            train.args(["--set", &format!("train.steps={steps}")]);
-            stdout(train);
-        }
-        let (sharer, receiver) = (open(&place, "sharer"), open(&place, "receiver"));
-        let pair = Pair { place, sharer, receiver };
-        pair.save("fuser.safetensors", 3, pair.facts());
-        pair
-    }
-
-    fn facts(&self) -> FuserFacts {
-        FuserFacts {
-            sharer: self.sharer.0.fingerprint(),
-            receiver: self.receiver.0.fingerprint(),
-            tokenizer: tokenizer_sha256(&self.sharer.1),
-            steps: 0,
-        }
-    }
-
-    /// A fuser with random weights and all gates open.
-    fn save(&self, name: &str, seed: u64, facts: FuserFacts) {
-        let shape = PairShape::new(self.sharer.0.kv_shape(), self.receiver.0.kv_shape());
-        let config = FuserConfig {
-            hidden: 16,
-            inner: 16,
-            zero_init: false,
-            k_space: KeySpace::PreRope,
-            ..FuserConfig::default()
-        };
-        let device = &self.receiver.0.device;
-        let mut fuser = LoadedFuser::fresh(device, config, shape, facts.clone(), seed).unwrap();
-        let rng = Rng::named(seed, "open");
-        for (id, param) in fuser.params.iter_mut() {
-            match param.role {
-                Role::Gate => param.fill(|_, values| values.fill(0.5)),
-                _ => param.fill(|at, values| {
-                    rng.fill_normal(id.index() as u64, at as u64, 0.5, values);
-                }),
-            }
-        }
-        let path = self.place.path(name);
-        fuser.fuser.save(&Disk, &path, &fuser.params, &facts).unwrap();
-    }
-
-    fn fuser(&self) -> LoadedFuser {
-        let path = self.place.path("fuser.safetensors");
-        LoadedFuser::open(&path, &self.receiver.0.device).unwrap()
-    }
-
     /// Tokens of the linked answer, and of the receiver's own, in this process.
     fn expected(&self) -> [Vec<u32>; 2] {
         let (fuser, (side, tokenizer)) = (self.fuser(), &self.receiver);
@@ -107,8 +37,9 @@ impl Pair {
         let alignment =
             Alignment::of_tokens((tokenizer, &ours), (&self.sharer.1, &theirs), Overlap::CoverLast);
         let question = Question { sharer: theirs, receiver: ours, alignment: alignment.unwrap() };
-        let ends = |token| tokenizer.ends(token);
-        let linked = answer_together(&self.sharer.0, &receiver, &[question], LIMIT, ends).unwrap();
+        let (ends, on) = (|token| tokenizer.ends(token), std::ops::ControlFlow::Continue(()));
+        let linked =
+            answer_together(&self.sharer.0, &receiver, &[question], LIMIT, ends, |_| on).unwrap();
         let host = Host { receiver: &receiver, tokenizer, prompt: None, max_tokens: LIMIT };
         [linked.concat(), host.alone(TEXT).unwrap().tokens]
     }

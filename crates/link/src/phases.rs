@@ -4,18 +4,21 @@
 //! there whole or not at all and says what it was made from, so a phase that was cut off goes on where it
 //! stopped. Prompts are read one at a time either way: the answers are equal to the last bit.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bytemuck::cast_slice;
 use serde::{Deserialize, Serialize};
 use smidgen_codec::Ledger;
+use smidgen_data::Tokenizer;
 use smidgen_model::KeySpace;
 use smidgen_store::{
     Dtype, Files, TensorFile, TensorInfo, read_json, write_json, write_tensors, write_whole,
 };
 
-use crate::align::Alignment;
+use crate::align::{Alignment, Overlap};
 use crate::fuse::Arrival;
+use crate::remote::prompt::Prompt;
 use crate::{Error, KvCache, KvShape, KvView, Receiver, Side};
 
 /// The key of the metadata of a cache file.
@@ -30,6 +33,24 @@ pub struct Question {
     pub receiver: Vec<u32>,
     /// What stands for the receiver's tokens.
     pub alignment: Alignment,
+}
+
+impl Question {
+    /// A text as both models read it, each in tokens of its own.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for an empty text, or one that a tokenizer does not spell.
+    pub fn of_text(
+        text: &str,
+        sharer: &Tokenizer,
+        receiver: &Tokenizer,
+    ) -> Result<Question, Error> {
+        let [theirs, ours] = [sharer, receiver].map(|tokenizer| Prompt::new(tokenizer, text));
+        let (theirs, ours) = (theirs?, ours?);
+        let spans = [&ours, &theirs].map(|prompt| Prompt::spans(&prompt.ends));
+        let alignment = Alignment::by_spans(&spans[0], &spans[1], Overlap::CoverLast);
+        Ok(Question { sharer: theirs.tokens, receiver: ours.tokens, alignment })
+    }
 }
 
 /// What a receiver answered.
@@ -90,7 +111,8 @@ impl<'a> Phases<'a> {
     }
 
     /// The first phase: the sharer reads what it has not read yet, and its caches are kept. Gives how
-    /// many that were.
+    /// many that were. A cache that is no whole file is made again. `done` is told of every question and
+    /// may end the phase.
     ///
     /// # Errors
     /// [`Error::Foreign`] for a cache of another sharer or prompt, those of model and store.
@@ -99,8 +121,9 @@ impl<'a> Phases<'a> {
         sharer: &Side,
         questions: &[Question],
         space: KeySpace,
+        mut done: impl FnMut() -> ControlFlow<()>,
     ) -> Result<usize, Error> {
-        let (fingerprint, mut done) = (sharer.fingerprint(), 0);
+        let (fingerprint, mut made) = (sharer.fingerprint(), 0);
         for (index, question) in questions.iter().enumerate() {
             let path = self.cache_file(index);
             let about = About {
@@ -109,17 +132,20 @@ impl<'a> Phases<'a> {
                 space,
                 shape: sharer.kv_shape(),
             };
-            if path.exists() {
-                check_about(&TensorFile::open(&path)?, &about)?;
-                continue;
+            if !has_cache(&path, &about)? {
+                let cache = read_alone(sharer, question, space)?;
+                write_cache(self.files, &path, &cache.view(), &about)?;
+                made += 1;
             }
-            write_cache(self.files, &path, &read_alone(sharer, question, space)?.view(), &about)?;
-            done += 1;
+            if done().is_break() {
+                break;
+            }
         }
-        Ok(done)
+        Ok(made)
     }
 
-    /// The second phase: the receiver answers what it has not answered yet. Gives all answers.
+    /// The second phase: the receiver answers what it has not answered yet. Gives all answers. One that
+    /// is no whole file is answered again. `done` is told each answer and may end the phase.
     ///
     /// # Errors
     /// [`Error::Foreign`] for a cache or an answer that was made from something else, those of model and
@@ -129,35 +155,42 @@ impl<'a> Phases<'a> {
         receiver: &Receiver<'_>,
         questions: &[Question],
         ends: impl Fn(u32) -> bool,
+        mut done: impl FnMut(&[u32]) -> ControlFlow<()>,
     ) -> Result<Vec<Answered>, Error> {
         let mut session = receiver.session(capacity(questions, self.limit))?;
         let (fuser, fingerprint) = (receiver.fuser(), receiver.fuser().fingerprint());
         let mut answers = Vec::with_capacity(questions.len());
         for (index, question) in questions.iter().enumerate() {
             let path = self.answer_file(index);
-            if path.exists() {
-                answers.push(known_answer(&path, &fingerprint, question, self.limit)?);
-                continue;
-            }
-            let about = About {
-                sharer: fuser.facts.sharer.clone(),
-                prompt: needed(question).to_vec(),
-                space: fuser.fuser.config().k_space,
-                shape: fuser.fuser.pair().sharer,
+            let answer = match known_answer(&path, &fingerprint, question, self.limit)? {
+                Some(answer) => answer,
+                None => {
+                    let about = About {
+                        sharer: fuser.facts.sharer.clone(),
+                        prompt: needed(question).to_vec(),
+                        space: fuser.fuser.config().k_space,
+                        shape: fuser.fuser.pair().sharer,
+                    };
+                    let ledger = receiver.side().device.ledger();
+                    let cache = read_cache(ledger, &self.cache_file(index), &about)?;
+                    let tokens =
+                        answer_alone(receiver, &mut session, question, &cache, self.limit, &ends)?;
+                    let (fuser, prompt) = (fingerprint.clone(), question.receiver.clone());
+                    let answer = Answered { fuser, prompt, limit: self.limit, tokens };
+                    write_json(self.files, &path, &answer)?;
+                    answer
+                }
             };
-            let ledger = receiver.side().device.ledger();
-            let cache = read_cache(ledger, &self.cache_file(index), &about)?;
-            let tokens = answer_alone(receiver, &mut session, question, &cache, self.limit, &ends)?;
-            let (fuser, prompt) = (fingerprint.clone(), question.receiver.clone());
-            let answer = Answered { fuser, prompt, limit: self.limit, tokens };
-            write_json(self.files, &path, &answer)?;
             answers.push(answer);
+            if done(&answers[index].tokens).is_break() {
+                break;
+            }
         }
         Ok(answers)
     }
 }
 
-/// Answers with both models in memory, and no files.
+/// Answers with both models in memory, and no files. `done` is told each answer and may end it.
 ///
 /// # Errors
 /// Those of the models.
@@ -167,13 +200,19 @@ pub fn answer_together(
     questions: &[Question],
     limit: usize,
     ends: impl Fn(u32) -> bool,
+    mut done: impl FnMut(&[u32]) -> ControlFlow<()>,
 ) -> Result<Vec<Vec<u32>>, Error> {
     let mut session = receiver.session(capacity(questions, limit))?;
     let space = receiver.fuser().fuser.config().k_space;
     let mut answers = Vec::with_capacity(questions.len());
     for question in questions {
         let cache = read_alone(sharer, question, space)?;
-        answers.push(answer_alone(receiver, &mut session, question, &cache, limit, &ends)?);
+        let answer = answer_alone(receiver, &mut session, question, &cache, limit, &ends)?;
+        let flow = done(&answer);
+        answers.push(answer);
+        if flow.is_break() {
+            break;
+        }
     }
     Ok(answers)
 }
@@ -245,13 +284,37 @@ fn check_about(file: &TensorFile, expected: &About) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a cache is there, whole.
+fn has_cache(path: &Path, about: &About) -> Result<bool, Error> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    match whole(TensorFile::open(path))? {
+        Some(file) => check_about(&file, about).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// None for a file that is not whole: it is made again.
+fn whole<T>(read: Result<T, smidgen_store::Error>) -> Result<Option<T>, Error> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(smidgen_store::Error::Corrupt { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The answer that is there, whole.
 fn known_answer(
     path: &Path,
     fuser: &str,
     question: &Question,
     limit: usize,
-) -> Result<Answered, Error> {
-    let answer: Answered = read_json(path)?;
+) -> Result<Option<Answered>, Error> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let Some(answer) = whole(read_json::<Answered>(path))? else { return Ok(None) };
     if answer.fuser != fuser {
         return Err(foreign(path, "fuser", fuser.into(), answer.fuser));
     }
@@ -262,7 +325,7 @@ fn known_answer(
     if answer.limit != limit {
         return Err(foreign(path, "limit", limit.to_string(), answer.limit.to_string()));
     }
-    Ok(answer)
+    Ok(Some(answer))
 }
 
 fn foreign(path: &Path, field: &str, expected: String, got: String) -> Error {

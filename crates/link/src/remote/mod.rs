@@ -11,7 +11,7 @@
 mod compat;
 mod intake;
 mod pack;
-mod prompt;
+pub(crate) mod prompt;
 mod serve;
 mod share;
 mod stages;

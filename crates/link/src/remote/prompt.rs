@@ -8,18 +8,18 @@ use crate::Error;
 
 /// A text in tokens.
 #[derive(Clone, Debug)]
-pub(super) struct Prompt {
+pub(crate) struct Prompt {
     /// What the model reads: the token that opens a text, and the text's own.
-    pub(super) tokens: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
     /// Where each ends in the text, in bytes.
-    pub(super) ends: Vec<u32>,
+    pub(crate) ends: Vec<u32>,
 }
 
 impl Prompt {
     /// # Errors
     /// [`Error::Value`] for an empty text, and for one whose tokens do not spell it byte by byte:
     /// tokens of another model could not be found in it.
-    pub(super) fn new(tokenizer: &Tokenizer, text: &str) -> Result<Prompt, Error> {
+    pub(crate) fn new(tokenizer: &Tokenizer, text: &str) -> Result<Prompt, Error> {
         if text.is_empty() {
             return Err(Error::value("prompt", "a text", "none"));
         }
@@ -41,7 +41,7 @@ impl Prompt {
     }
 
     /// The bytes that each token covers.
-    pub(super) fn spans(ends: &[u32]) -> Vec<Range<usize>> {
+    pub(crate) fn spans(ends: &[u32]) -> Vec<Range<usize>> {
         let starts = [0].into_iter().chain(ends.iter().copied());
         starts.zip(ends).map(|(start, end)| start as usize..*end as usize).collect()
     }

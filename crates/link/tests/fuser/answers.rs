@@ -1,5 +1,7 @@
 //! Answers: token by token and in batches, with both models in memory and with one after the other.
 
+use std::ops::ControlFlow;
+
 use smidgen_link::fuse::{Arrival, FUSERS, LinearFit, LoadedFuser, Rule};
 use smidgen_link::wire::Precision;
 use smidgen_link::{Phases, Question, Receiver, answer_together};
@@ -127,6 +129,9 @@ fn the_identity_between_equal_models_changes_nothing() {
     assert!(LinearFit::new(&c2c.fuser, &device).err().unwrap().to_string().contains("linear"));
 }
 
+/// Nobody ends a phase.
+const ON: ControlFlow<()> = ControlFlow::Continue(());
+
 fn questions() -> Vec<Question> {
     let question = |item: smidgen_link::fuse::Item| Question {
         sharer: item.sharer,
@@ -146,7 +151,7 @@ fn one_model_after_the_other_answers_as_both_together() {
         let linked = Receiver::new(&receiver, &fuser).unwrap();
         let questions = questions();
         let ends = |token: u32| token < 4;
-        let together = answer_together(&sharer, &linked, &questions, 7, ends).unwrap();
+        let together = answer_together(&sharer, &linked, &questions, 7, ends, |_| ON).unwrap();
         assert!(together.iter().all(|answer| answer.len() <= 7));
         let mut cut = 0;
         for stop in (0..).step_by(5) {
@@ -154,8 +159,8 @@ fn one_model_after_the_other_answers_as_both_together() {
             let files = Faulty::from(stop, Fault::ShortWrite);
             let run = |files: &dyn smidgen_store::Files| {
                 let phases = Phases::new(files, folder.path(), 7)?;
-                phases.share(&sharer, &questions, space)?;
-                phases.answer(&linked, &questions, ends)
+                phases.share(&sharer, &questions, space, || ON)?;
+                phases.answer(&linked, &questions, ends, |_| ON)
             };
             let failed = run(&files).is_err();
             cut += usize::from(failed);
@@ -180,29 +185,81 @@ fn caches_and_answers_of_others_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let phases = Phases::new(&Disk, folder.path(), 3).unwrap();
     let questions = questions();
-    assert_eq!(phases.share(&sharer, &questions, space).unwrap(), 6);
-    assert_eq!(phases.share(&sharer, &questions, space).unwrap(), 0);
-    phases.answer(&linked, &questions[..3], |_| false).unwrap();
+    assert_eq!(phases.share(&sharer, &questions, space, || ON).unwrap(), 6);
+    assert_eq!(phases.share(&sharer, &questions, space, || ON).unwrap(), 0);
+    phases.answer(&linked, &questions[..3], |_| false, |_| ON).unwrap();
     // Another sharer, another order of the questions, another space, another fuser.
     let stranger = side(&device, Compute::F32, sharer_spec(), 9);
-    let error = phases.share(&stranger, &questions, space).unwrap_err().to_string();
+    let error = phases.share(&stranger, &questions, space, || ON).unwrap_err().to_string();
     assert!(error.starts_with("`sharer` in "), "{error}");
     let mut turned = questions.clone();
     turned.reverse();
-    let error = phases.share(&sharer, &turned, space).unwrap_err().to_string();
+    let error = phases.share(&sharer, &turned, space, || ON).unwrap_err().to_string();
     assert!(error.starts_with("`prompt` in "), "{error}");
-    assert!(phases.share(&sharer, &questions, KeySpace::PreRope).is_err());
-    assert!(phases.answer(&linked, &turned, |_| false).is_err());
+    assert!(phases.share(&sharer, &questions, KeySpace::PreRope, || ON).is_err());
+    assert!(phases.answer(&linked, &turned, |_| false, |_| ON).is_err());
     let other = open_fuser(config("lite", space), &sharer, &receiver);
     let other = Receiver::new(&receiver, &other).unwrap();
-    let error = phases.answer(&other, &questions, |_| false).unwrap_err().to_string();
+    let error = phases.answer(&other, &questions, |_| false, |_| ON).unwrap_err().to_string();
     assert!(error.starts_with("`fuser` in "), "{error}");
     // Answers that were cut off elsewhere.
     let longer = Phases::new(&Disk, folder.path(), 4).unwrap();
-    let error = longer.answer(&linked, &questions, |_| false).unwrap_err().to_string();
+    let error = longer.answer(&linked, &questions, |_| false, |_| ON).unwrap_err().to_string();
     assert!(error.starts_with("`limit` in ") && error.ends_with("expected 4, got 3"), "{error}");
     std::fs::write(folder.path().join("caches/000004.safetensors"), b"nothing").unwrap();
-    assert!(phases.answer(&linked, &questions, |_| false).is_err());
+    assert!(phases.answer(&linked, &questions, |_| false, |_| ON).is_err());
+}
+
+/// A file that is not whole is made again, and nothing else is; either phase may be ended behind any
+/// question.
+#[test]
+fn what_is_broken_is_made_again_and_a_phase_may_be_ended() {
+    let device = device();
+    let (sharer, receiver) = (sharer(&device, Compute::F32), receiver(&device, Compute::F32));
+    let space = KeySpace::PostRope;
+    let fuser = open_fuser(config("c2c", space), &sharer, &receiver);
+    let linked = Receiver::new(&receiver, &fuser).unwrap();
+    let (folder, questions) = (tempfile::tempdir().unwrap(), questions());
+    let phases = Phases::new(&Disk, folder.path(), 3).unwrap();
+    let after = |count: usize| {
+        let mut done = 0;
+        move || {
+            done += 1;
+            if done == count { ControlFlow::Break(()) } else { ON }
+        }
+    };
+    assert_eq!(phases.share(&sharer, &questions, space, after(2)).unwrap(), 2);
+    assert_eq!(phases.share(&sharer, &questions, space, || ON).unwrap(), 4);
+    let mut end = after(4);
+    let some = phases.answer(&linked, &questions, |_| false, |_| end()).unwrap();
+    assert_eq!(some.len(), 4);
+    let all = phases.answer(&linked, &questions, |_| false, |_| ON).unwrap();
+    assert_eq!((&all[..4], all.len()), (&some[..], 6));
+    let cut = |name: &str| {
+        let path = folder.path().join(name);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 9]).unwrap();
+        whole
+    };
+    let (cache, answer) = (cut("caches/000003.safetensors"), cut("answers/000003.json"));
+    // The receiver alone cannot make the cache again.
+    let error = phases.answer(&linked, &questions, |_| false, |_| ON).unwrap_err().to_string();
+    assert!(error.contains("000003.safetensors"), "{error}");
+    assert_eq!(phases.share(&sharer, &questions, space, || ON).unwrap(), 1);
+    assert_eq!(phases.answer(&linked, &questions, |_| false, |_| ON).unwrap(), all);
+    assert!(std::fs::read(folder.path().join("caches/000003.safetensors")).unwrap() == cache);
+    assert!(std::fs::read(folder.path().join("answers/000003.json")).unwrap() == answer);
+    let together = answer_together(
+        &sharer,
+        &linked,
+        &questions,
+        3,
+        |_| false,
+        |answer| {
+            if answer == all[1].tokens { ControlFlow::Break(()) } else { ON }
+        },
+    );
+    assert!(together.unwrap().len() <= 2);
 }
 
 #[test]
