@@ -5,7 +5,7 @@ mod common;
 use common::{Place, fails, stdout};
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 33] = [
+const COMMANDS: [&[&str]; 34] = [
     &[],
     &["train"],
     &["lr-find"],
@@ -21,6 +21,7 @@ const COMMANDS: [&[&str]; 33] = [
     &["link", "fuse"],
     &["link", "send"],
     &["link", "recv"],
+    &["link", "answer"],
     &["link", "inspect"],
     &["link", "verify"],
     &["link", "diff"],

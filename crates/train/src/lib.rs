@@ -81,7 +81,7 @@ pub use lr_find::{LrCurve, LrPoint, RangeTest, lr_find};
 pub use machine::{Machine, anonymous_bytes, cpu_name, peak_rss_bytes};
 pub use model::{TrainedModel, Weights, open_model};
 pub use objective::{CompileRate, DORMANT, Objective, Sample, Samples, Validation};
-pub use open::{Opening, is_run, open};
+pub use open::{Opening, is_run, open, open_tokenizer};
 pub use outcome::{OUTCOME_JSON, Outcome, Status};
 pub use outlook::{Outlook, TIERS, Tier, outlook, run_facts, source_facts};
 pub use patience::Patience;

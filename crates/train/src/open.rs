@@ -33,6 +33,14 @@ pub fn open(path: &Path, opening: &Opening, device: &Device) -> Result<TrainedMo
     find(path, opening)?.open(device)
 }
 
+/// The tokenizer of a model that is opened later; its weights are not read.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_tokenizer(path: &Path, opening: &Opening) -> Result<Tokenizer, Error> {
+    Ok(find(path, opening)?.tokenizer)
+}
+
 /// Finds and checks a model; its weights are not read.
 pub(crate) fn find(path: &Path, opening: &Opening) -> Result<Found, Error> {
     if is_run(path) {

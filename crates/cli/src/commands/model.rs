@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use smidgen_codec::Ledger;
+use smidgen_data::Tokenizer;
 use smidgen_store::{RunView, Which};
 use smidgen_tensor::{Device, available_threads};
-use smidgen_train::{Opening, TrainedModel, Weights, is_run, open};
+use smidgen_train::{Opening, TrainedModel, Weights, is_run, open, open_tokenizer};
 
 use crate::exit::Fault;
 
@@ -33,11 +34,22 @@ pub(crate) struct ModelArgs {
 impl ModelArgs {
     /// Opens the model on a device of its own.
     pub(crate) fn open(&self) -> Result<(Device, TrainedModel)> {
-        self.check_step()?;
         let threads = self.threads.map_or_else(available_threads, usize::from);
         let device = Device::cpu(Ledger::new(), threads);
-        let model = open(&self.model, &self.opening(), &device)?;
+        let model = self.open_on(&device)?;
         Ok((device, model))
+    }
+
+    /// Opens the model on a device that is there.
+    pub(crate) fn open_on(&self, device: &Device) -> Result<TrainedModel> {
+        self.check_step()?;
+        Ok(open(&self.model, &self.opening(), device)?)
+    }
+
+    /// The tokenizer alone.
+    pub(crate) fn open_tokenizer(&self) -> Result<Tokenizer> {
+        self.check_step()?;
+        Ok(open_tokenizer(&self.model, &self.opening())?)
     }
 
     /// The options as the library takes them.

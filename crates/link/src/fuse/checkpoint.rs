@@ -186,19 +186,27 @@ impl LoadedFuser {
     /// # Errors
     /// [`Error::Foreign`] naming the side that is another.
     pub fn check(&self, sharer: &str, receiver: &str) -> Result<(), Error> {
-        let sides =
-            [("sharer", sharer, &self.facts.sharer), ("receiver", receiver, &self.facts.receiver)];
-        for (field, expected, got) in sides {
-            if expected != got {
-                return Err(Error::Foreign {
-                    path: self.path.clone(),
-                    field: field.into(),
-                    expected: expected.into(),
-                    got: got.clone(),
-                });
-            }
+        self.check_fact("sharer", sharer, &self.facts.sharer)?;
+        self.check_fact("receiver", receiver, &self.facts.receiver)
+    }
+
+    /// Whether it was made for a sharer with this tokenizer, where that is on record.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`].
+    pub fn check_tokenizer(&self, sha256: &str) -> Result<(), Error> {
+        match &*self.facts.tokenizer {
+            "" => Ok(()),
+            known => self.check_fact("tokenizer", sha256, known),
         }
-        Ok(())
+    }
+
+    fn check_fact(&self, field: &str, expected: &str, got: &str) -> Result<(), Error> {
+        if expected == got {
+            return Ok(());
+        }
+        let (field, expected, got) = (field.into(), expected.into(), got.into());
+        Err(Error::Foreign { path: self.path.clone(), field, expected, got })
     }
 }
 

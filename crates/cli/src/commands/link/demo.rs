@@ -9,7 +9,6 @@ use smidgen_link::world::World;
 use smidgen_train::Context;
 
 use crate::commands::train::Screen;
-use crate::exit::INTERRUPTED;
 use crate::{out, signals};
 
 /// Train two models that know different facts, link them, and measure what the link is worth.
@@ -46,13 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let shown = demo(&world, &out, &mut Context::new(&mut screen, &stop));
     screen.finish()?;
     let shown = match shown {
-        Err(smidgen_link::Error::Interrupted { path }) => {
-            out::note(format_args!(
-                "interrupted: what was done is saved in {}; the same command goes on",
-                path.display()
-            ));
-            return Ok(INTERRUPTED);
-        }
+        Err(smidgen_link::Error::Interrupted { path }) => return Ok(super::interrupted(&path)),
         shown => shown?,
     };
     if args.json {

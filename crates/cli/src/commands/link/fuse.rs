@@ -8,7 +8,7 @@ use smidgen_link::text::{TextConfig, TextJob, TextRecord, fuse_text};
 use smidgen_train::Context;
 
 use crate::commands::train::Screen;
-use crate::exit::{Fault, INTERRUPTED};
+use crate::exit::Fault;
 use crate::{out, signals};
 
 /// Train a fuser between two models on a text, and measure what the link is worth on held-out documents.
@@ -95,13 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let record = fuse_text(&job, &mut Context::new(&mut screen, &stop));
     screen.finish()?;
     let record = match record {
-        Err(smidgen_link::Error::Interrupted { path }) => {
-            out::note(format_args!(
-                "interrupted: what was done is saved in {}; the same command goes on",
-                path.display()
-            ));
-            return Ok(INTERRUPTED);
-        }
+        Err(smidgen_link::Error::Interrupted { path }) => return Ok(super::interrupted(&path)),
         record => record?,
     };
     if args.json {

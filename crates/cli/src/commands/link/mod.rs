@@ -1,5 +1,6 @@
 //! `link`: caches of keys and values that travel between models.
 
+mod answer;
 mod bench;
 mod demo;
 mod diff;
@@ -20,7 +21,8 @@ use smidgen_codec::Ledger;
 use smidgen_link::wire::{self, Payload};
 use smidgen_tensor::{Device, available_threads};
 
-use crate::exit::Fault;
+use crate::exit::{Fault, INTERRUPTED};
+use crate::out;
 
 /// Send parts of a model's cache to another model, under an exact cap of bytes.
 #[derive(Debug, clap::Args)]
@@ -36,6 +38,7 @@ enum What {
     Eval(eval::Args),
     Send(send::Args),
     Recv(recv::Args),
+    Answer(answer::Args),
     Fuse(fuse::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
@@ -51,6 +54,7 @@ pub(crate) fn run(args: Args) -> Result<u8> {
         What::Eval(args) => eval::run(&args),
         What::Send(args) => send::run(&args).map(|()| 0),
         What::Recv(args) => recv::run(&args),
+        What::Answer(args) => answer::run(&args),
         What::Fuse(args) => fuse::run(&args),
         What::Inspect(args) => inspect::run(&args),
         What::Verify(args) => verify::run(&args),
@@ -75,6 +79,15 @@ fn check_elements(what: &str, sizes: [u64; 4]) -> Result<()> {
         return Err(Fault::usage(text).into());
     }
     Ok(())
+}
+
+/// Says that a folder can be gone on with, and gives the exit code.
+fn interrupted(folder: &Path) -> u8 {
+    let folder = folder.display();
+    out::note(format_args!(
+        "interrupted: what was done is saved in {folder}; the same command goes on"
+    ));
+    INTERRUPTED
 }
 
 /// The bytes of a container's file.
