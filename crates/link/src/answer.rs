@@ -2,7 +2,8 @@
 //!
 //! The prompt but for its last token is read as ever and stays unfused; rows that arrived are fused over
 //! it at once; then the last token is read over the fused cache, and the answer is decoded over that.
-//! Tokens of the answer are never fused, and earlier positions of the prompt do not see what was.
+//! Tokens of the answer are never fused, and earlier positions of the prompt do not see what was. No
+//! layer waits for another ([`Receiver::fuse_layers`]).
 //! A whole batch is scored at once ([`Receiver::logits`], [`Receiver::nll`]); one prompt is answered token by
 //! token ([`Receiver::answer`]).
 
@@ -10,7 +11,7 @@ use smidgen_codec::Tag;
 use smidgen_model::{Front, KeySpace, LayerKv, Sampler, Sampling, Scorer, Session, TokenBatch};
 use smidgen_tensor::{Format, Keep, Tape, Tensor, Var};
 
-use crate::fuse::{Arrival, FusedLayer, Fuser, LoadedFuser, Mode};
+use crate::fuse::{Arrival, Extent, FusedLayer, Fuser, LoadedFuser, Mode};
 use crate::message::{self, Received};
 use crate::side::{FILL, Prefill, Side, padded};
 use crate::wire::Precision;
@@ -251,17 +252,43 @@ impl<'a> Receiver<'a> {
             return Err(Error::value("session", expected, session.len()));
         };
         if let Some(arrival) = arrival {
-            let base = self.base_of(session)?;
-            let mut tape =
-                Tape::inference(&self.side.device, self.side.compute, &self.fuser.params);
-            let fused = self.fuse(&mut tape, &base, std::slice::from_ref(arrival))?;
-            for (layer, fused) in fused.iter().enumerate() {
-                if let Some(fused) = fused {
-                    put(session, layer, &tape, &base, fused)?;
-                }
-            }
+            self.fuse_layers(session, arrival, 0..self.side.kv_shape().layers)?;
         }
         Ok(session.feed(&[*last])?)
+    }
+
+    /// Fuses what arrived over the prompt that was read, in these layers of the receiver: each once, in
+    /// any order, as soon as the sharer's layer that it listens to is there. No layer reads another,
+    /// so the bits are those of [`Receiver::join`], which then is to be given no arrival.
+    ///
+    /// # Errors
+    /// As for [`Fuser::fuse`], and those of the model; the session is then of no further use.
+    pub fn fuse_layers(
+        &self,
+        session: &mut Session<'_>,
+        arrival: &Arrival<'_>,
+        layers: impl IntoIterator<Item = usize>,
+    ) -> Result<(), Error> {
+        let (fuser, arrivals) = (&self.fuser.fuser, std::slice::from_ref(arrival));
+        let lens = [session.len()];
+        let extent = Extent { shape: self.side.kv_shape(), lens: &lens, length: lens[0] };
+        fuser.check(extent, arrivals)?;
+        let Side { device, compute, decoder, .. } = self.side;
+        let (rope, mode, keep) = (decoder.rope(), Mode::Answer, Keep::Inputs);
+        for layer in layers {
+            if fuser.sources().get(layer) == Some(&None) {
+                continue;
+            }
+            let own = self.own_layer(session, layer)?;
+            let mut tape = Tape::inference(device, *compute, &self.fuser.params);
+            let of_layer = (layer, &own);
+            let fused =
+                fuser.fuse_layer(&mut tape, of_layer, extent, arrivals, rope, &mode, keep)?;
+            if let Some(fused) = fused {
+                put(session, of_layer, &tape, &fused)?;
+            }
+        }
+        Ok(())
     }
 
     /// The most likely continuation of a prompt, of at most `limit` tokens; ends behind the first token
@@ -307,40 +334,34 @@ impl<'a> Receiver<'a> {
         Ok(answer)
     }
 
-    /// The cache of a session as a batch of one.
-    fn base_of(&self, session: &Session<'_>) -> Result<Prefill, Error> {
+    /// A layer of a session's cache.
+    fn own_layer(&self, session: &Session<'_>, layer: usize) -> Result<LayerKv, Error> {
         let (shape, tokens, pool) = (self.side.kv_shape(), session.len(), self.side.device.pool());
         let make = |width| Tensor::uninit(pool, Tag::Kv, [tokens, width], Format::F32);
-        let mut layers = Vec::with_capacity(shape.layers);
-        for layer in 0..shape.layers {
-            let (mut keys, mut values) = (make(shape.key_row())?, make(shape.value_row())?);
-            let mut read = |space, keys: &mut Tensor| {
-                session.read_layer(layer, space, keys.slice_mut(), values.slice_mut())
-            };
-            read(KeySpace::PostRope, &mut keys)?;
-            let plain = match self.reads_plain() {
-                true => {
-                    let mut plain = make(shape.key_row())?;
-                    read(KeySpace::PreRope, &mut plain)?;
-                    Some(plain)
-                }
-                false => None,
-            };
-            layers.push(LayerKv { keys, plain, values });
-        }
-        Ok(Prefill::of_one(shape, tokens, layers))
+        let (mut keys, mut values) = (make(shape.key_row())?, make(shape.value_row())?);
+        let mut read = |space, keys: &mut Tensor| {
+            session.read_layer(layer, space, keys.slice_mut(), values.slice_mut())
+        };
+        read(KeySpace::PostRope, &mut keys)?;
+        let plain = match self.reads_plain() {
+            true => {
+                let mut plain = make(shape.key_row())?;
+                read(KeySpace::PreRope, &mut plain)?;
+                Some(plain)
+            }
+            false => None,
+        };
+        Ok(LayerKv { keys, plain, values })
     }
 }
 
 /// Writes fused rows over those of a session; a part whose gate is closed keeps its own.
 fn put(
     session: &mut Session<'_>,
-    layer: usize,
+    (layer, own): (usize, &LayerKv),
     tape: &Tape<'_>,
-    base: &Prefill,
     fused: &FusedLayer,
 ) -> Result<(), Error> {
-    let own = &base.layers()[layer];
     let rows = |var: Option<Var>, own: &Tensor| match var {
         Some(var) => held(tape, var).to_vec(),
         None => {

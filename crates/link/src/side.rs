@@ -109,11 +109,6 @@ impl Prefill {
         Ok(Prefill { shape: KvShape::of(decoder.spec()), lens, length, layers })
     }
 
-    /// That of one prompt, from arrays `[T, K E]` of each layer.
-    pub(crate) fn of_one(shape: KvShape, tokens: usize, layers: Vec<LayerKv>) -> Prefill {
-        Prefill { shape, lens: vec![tokens], length: tokens, layers }
-    }
-
     /// The shape of each prompt's cache.
     pub fn shape(&self) -> KvShape {
         self.shape

@@ -8,7 +8,7 @@ use nalgebra::DMatrix;
 use smidgen_codec::Tag;
 use smidgen_tensor::{Blend, Compute, Device, Format, Operand, Params, Tensor, product};
 
-use super::rows::{LayerRows, check};
+use super::rows::{Extent, LayerRows, check};
 use super::{Arrival, At, Fuser, PREFIX, Part};
 use crate::Error;
 use crate::side::Prefill;
@@ -57,17 +57,18 @@ impl LinearFit {
     /// # Errors
     /// As for [`Fuser::fuse`].
     pub fn add(&mut self, base: &Prefill, arrivals: &[Arrival<'_>]) -> Result<(), Error> {
-        check(self.fuser.pair(), base, arrivals)?;
+        let extent = Extent::of(base);
+        check(self.fuser.pair(), extent, arrivals)?;
         for (layer, sums) in self.sums.iter_mut().enumerate() {
             let (Some(source), Some(sums)) = (self.fuser.sources()[layer], sums) else { continue };
-            let rows = LayerRows::find(base, arrivals, source);
+            let rows = LayerRows::find(extent, arrivals, source);
             if rows.is_empty() {
                 continue;
             }
             for part in Part::BOTH {
                 let space = self.fuser.config().k_space;
-                let [input, own] =
-                    rows.gather(&self.device, base, arrivals, (layer, source), part, space)?;
+                let own = &base.layers()[layer];
+                let [input, own] = rows.gather(&self.device, own, arrivals, source, part, space)?;
                 sums[part as usize].add(&self.device, &input, &own)?;
             }
         }

@@ -20,6 +20,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use smidgen_codec::Rng;
+use smidgen_model::LayerKv;
 use smidgen_tensor::{
     Device, Dropout, Error as EngineError, Gate, GateNoise, Keep, ParamId, Params, Prefix,
     RopeTable, Tape, Var,
@@ -35,6 +36,7 @@ pub use rows::{Arrival, Fill, Present};
 
 use crate::side::Prefill;
 use crate::{Error, KvShape};
+pub(crate) use rows::Extent;
 use rows::LayerRows;
 
 /// Every variant, by name.
@@ -250,18 +252,24 @@ impl Fuser {
         mode: &Mode,
         keep: Keep,
     ) -> Result<Vec<Option<FusedLayer>>, Error> {
-        rows::check(&self.pair, base, arrivals)?;
-        (0..self.sources.len())
-            .map(|layer| self.fuse_layer(tape, layer, base, arrivals, rope, mode, keep))
-            .collect()
+        let extent = Extent::of(base);
+        self.check(extent, arrivals)?;
+        let layers = base.layers().iter().enumerate();
+        layers.map(|own| self.fuse_layer(tape, own, extent, arrivals, rope, mode, keep)).collect()
     }
 
+    /// Whether what arrived fits a batch.
+    pub(crate) fn check(&self, extent: Extent<'_>, arrivals: &[Arrival<'_>]) -> Result<(), Error> {
+        rows::check(&self.pair, extent, arrivals)
+    }
+
+    /// [`Fuser::fuse`] of a layer, which reads no other one: behind [`Fuser::check`].
     #[allow(clippy::too_many_arguments)]
-    fn fuse_layer(
+    pub(crate) fn fuse_layer(
         &self,
         tape: &mut Tape<'_>,
-        layer: usize,
-        base: &Prefill,
+        (layer, own): (usize, &LayerKv),
+        extent: Extent<'_>,
         arrivals: &[Arrival<'_>],
         rope: &Arc<RopeTable>,
         mode: &Mode,
@@ -272,7 +280,7 @@ impl Fuser {
             matches!(mode, Mode::Train { .. }) || self.is_open(tape.params(), At { layer, part })
         };
         let run = Part::BOTH.map(is_run);
-        let rows = LayerRows::find(base, arrivals, source);
+        let rows = LayerRows::find(extent, arrivals, source);
         if rows.is_empty() || run == [false; 2] {
             return Ok(None);
         }
@@ -280,8 +288,7 @@ impl Fuser {
         for part in Part::BOTH.into_iter().filter(|part| run[*part as usize]) {
             let space = self.config.k_space;
             let device = tape.device().clone();
-            let [input, own] =
-                rows.gather(&device, base, arrivals, (layer, source), part, space)?;
+            let [input, own] = rows.gather(&device, own, arrivals, source, part, space)?;
             let (input, own) = (tape.input(input, false), tape.input(own, false));
             let (network, at, mode) = (self.network.clone(), At { layer, part }, *mode);
             let body = move |tape: &mut Tape<'_>, x: &[Var]| {

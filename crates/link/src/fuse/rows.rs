@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use smidgen_codec::Tag;
-use smidgen_model::KeySpace;
+use smidgen_model::{KeySpace, LayerKv};
 use smidgen_tensor::{Device, Format, Tensor};
 
 use super::{PairShape, Part};
 use crate::align::{Alignment, Piece};
 use crate::side::{Prefill, keys_in};
-use crate::{Error, KvView};
+use crate::{Error, KvShape, KvView};
 
 /// Which rows of a sharer's cache arrived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,21 +92,38 @@ impl<'a> Arrival<'a> {
     }
 }
 
+/// Where the prompts of a batch are in the arrays `[B P, K E]` of its layers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent<'a> {
+    /// The cache of each prompt.
+    pub(crate) shape: KvShape,
+    /// Tokens of each.
+    pub(crate) lens: &'a [usize],
+    /// P, rows of each.
+    pub(crate) length: usize,
+}
+
+impl<'a> Extent<'a> {
+    pub(crate) fn of(base: &'a Prefill) -> Extent<'a> {
+        Extent { shape: base.shape(), lens: base.lens(), length: base.length() }
+    }
+}
+
 /// Whether shapes fit each other, so that no later step can miss a row.
 pub(crate) fn check(
     pair: &PairShape,
-    base: &Prefill,
+    extent: Extent<'_>,
     arrivals: &[Arrival<'_>],
 ) -> Result<(), Error> {
-    if base.shape() != pair.receiver {
+    if extent.shape != pair.receiver {
         let expected = format!("{:?}", pair.receiver);
-        return Err(Error::value("receiver cache", expected, format!("{:?}", base.shape())));
+        return Err(Error::value("receiver cache", expected, format!("{:?}", extent.shape)));
     }
-    if arrivals.len() != base.rows() {
-        let expected = format!("one for each of {} prompts", base.rows());
+    if arrivals.len() != extent.lens.len() {
+        let expected = format!("one for each of {} prompts", extent.lens.len());
         return Err(Error::value("arrivals", expected, arrivals.len()));
     }
-    for (arrival, len) in arrivals.iter().zip(base.lens()) {
+    for (arrival, len) in arrivals.iter().zip(extent.lens) {
         let (kv, alignment) = (&arrival.kv, arrival.alignment);
         if kv.shape != pair.sharer {
             let expected = format!("{:?}", pair.sharer);
@@ -139,9 +156,9 @@ pub(crate) struct LayerRows {
 
 impl LayerRows {
     /// Of a layer that listens to the sharer's layer `source`.
-    pub(crate) fn find(base: &Prefill, arrivals: &[Arrival<'_>], source: usize) -> LayerRows {
+    pub(crate) fn find(extent: Extent<'_>, arrivals: &[Arrival<'_>], source: usize) -> LayerRows {
         let mut rows = Vec::new();
-        for (row, (arrival, len)) in arrivals.iter().zip(base.lens()).enumerate() {
+        for (row, (arrival, len)) in arrivals.iter().zip(extent.lens).enumerate() {
             for token in 0..*len {
                 let pieces = arrival.alignment.of(token);
                 let fills = arrival.fill == Fill::Zeros;
@@ -150,7 +167,7 @@ impl LayerRows {
                 }
             }
         }
-        let length = base.length() as u32;
+        let length = extent.length as u32;
         let places = rows.iter().map(|(row, token)| row * length + token).collect();
         let positions = rows.iter().map(|(_, token)| *token).collect();
         LayerRows { rows, places, positions }
@@ -160,18 +177,17 @@ impl LayerRows {
         self.rows.is_empty()
     }
 
-    /// What a network reads: `[N, I + O]`, the sharer's row and then the receiver's, and `[N, O]`, the
-    /// receiver's alone.
+    /// What a network reads: `[N, I + O]`, the row of the sharer's layer `source` and then that of
+    /// the receiver's `own`, and `[N, O]`, the receiver's alone.
     pub(crate) fn gather(
         &self,
         device: &Device,
-        base: &Prefill,
+        own: &LayerKv,
         arrivals: &[Arrival<'_>],
-        (layer, source): (usize, usize),
+        source: usize,
         part: Part,
         space: KeySpace,
     ) -> Result<[Tensor; 2], Error> {
-        let own = &base.layers()[layer];
         let own = match part {
             Part::Keys => keys_in(own, space)?,
             Part::Values => &own.values,

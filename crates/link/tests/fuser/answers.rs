@@ -2,10 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use smidgen_link::fuse::{Arrival, FUSERS, LinearFit, LoadedFuser, Rule};
+use smidgen_link::fuse::{Arrival, FUSERS, LinearFit, LoadedFuser, Present, Rule};
 use smidgen_link::wire::Precision;
-use smidgen_link::{Phases, Question, Receiver, answer_together};
-use smidgen_model::{KeySpace, TokenBatch};
+use smidgen_link::{Phases, Question, Receiver, Side, answer_together};
+use smidgen_model::{KeySpace, Session, TokenBatch};
 use smidgen_store::{Disk, Fault, Faulty};
 use smidgen_tensor::Compute;
 
@@ -65,6 +65,50 @@ fn a_session_a_batch_and_a_whole_text_agree() {
                 close(&alone[0], &expected, bound);
                 assert!(linked.nll(&read, None, &responses[1..]).is_err());
             }
+        }
+    }
+}
+
+/// Keys and values of a session's layers.
+fn held(receiver: &Side, session: &Session<'_>) -> Vec<[Vec<f32>; 2]> {
+    let shape = receiver.kv_shape();
+    let layer = |layer| {
+        let [mut keys, mut values] =
+            [shape.key_row(), shape.value_row()].map(|width| vec![0.0; session.len() * width]);
+        session.read_layer(layer, KeySpace::PostRope, &mut keys, &mut values).unwrap();
+        [keys, values]
+    };
+    (0..shape.layers).map(layer).collect()
+}
+
+#[test]
+fn layers_are_fused_in_any_order_to_the_same_bits() {
+    for variant in FUSERS {
+        for (space, compute) in SPACES.into_iter().zip([Compute::F32, Compute::Bf16]) {
+            let device = device();
+            let (sharer, receiver) = (sharer(&device, compute), receiver(&device, compute));
+            let fuser = open_fuser(config(variant.name(), space), &sharer, &receiver);
+            let linked = Receiver::new(&receiver, &fuser).unwrap();
+            let item = item(3);
+            let cache = shared(&sharer, std::slice::from_ref(&item), space).remove(0);
+            let whole = Arrival::whole(cache.view(), &item.alignment);
+            let mut session = linked.session(40).unwrap();
+            let expected = linked.begin(&mut session, &item.receiver, Some(&whole)).unwrap();
+            let expected = (expected, held(&receiver, &session));
+
+            linked.enter(&mut session, &item.receiver).unwrap();
+            for layer in [1, 0] {
+                // Nothing but the source of this layer is there.
+                let source = fuser.fuser.sources()[layer].unwrap();
+                let mut chosen = vec![Vec::new(); 3];
+                chosen[source] = (0..cache.tokens() as u32).collect();
+                let present = &Present::by_layer(cache.tokens(), &chosen);
+                let arrival = Arrival { present, ..whole };
+                linked.fuse_layers(&mut session, &arrival, [layer]).unwrap();
+            }
+            let got = linked.join(&mut session, &item.receiver, None).unwrap();
+            assert!((got, held(&receiver, &session)) == expected, "{} {space:?}", variant.name());
+            assert!(linked.fuse_layers(&mut session, &whole, [2]).is_err());
         }
     }
 }
