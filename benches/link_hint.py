@@ -20,7 +20,7 @@ import subprocess
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HINT_TOKENS = 20
 # The sharer's stages behind its reading; `reply` ends when the receiver has answered, so its stages lie within.
-COUNTED = {"plan", "encode", "send", "reply"}
+COUNTED = {"score", "allocate", "encode", "first_byte", "last_byte", "reply"}
 PROMPT = "The home of Velan Linu is which? Arden, Belor, Corva, Dunel. Answer with just one option:"
 
 

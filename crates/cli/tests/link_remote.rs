@@ -17,8 +17,9 @@ use smidgen_data::Tokenizer;
 use smidgen_link::align::{Alignment, Overlap};
 use smidgen_link::fuse::FuserFacts;
 use smidgen_link::net::{Address, Exposure, Options, Sender, connect};
-use smidgen_link::remote::{Host, Said, SharerTerms, as_sharer};
-use smidgen_link::{Question, Receiver, answer_together};
+use smidgen_link::remote::{Host, Said, SharerTerms, as_sharer, tokenizer_sha256};
+use smidgen_link::wire::{Header, Limits};
+use smidgen_link::{Question, Receiver, Side, answer_together};
 use smidgen_model::KeySpace;
 
 const TEXT: &str = "7. The cat met the owl, and they ate";
@@ -146,6 +147,7 @@ fn a_linked_answer_is_that_of_one_process() {
     for (receive, send) in [
         (&["--listen", "tcp:127.0.0.1:0"][..], &["--format", "f32"][..]),
         (&["--listen", "unix:socket"], &["--format", "f32", "--block", "1"]),
+        (&[], &["--format", "f32", "--block", "2", "--rate", "10MB"]),
         (&["--prompt", TEXT], &["--format", "f32", "--no-text", "--fuser", "fuser.safetensors"]),
         (&keyed, &["--format", "f32", keyed[0], keyed[1], "--rate", "10MB", "--rtt", "2"]),
     ] {
@@ -176,8 +178,14 @@ fn a_linked_answer_is_that_of_one_process() {
         assert_eq!(ours["handshake"], 180 + 2 + "smidgen".len() + 4 + terms + 8 + proof);
         let stages = sent["receiver"]["stages"].as_array().unwrap();
         let names: Vec<_> = stages.iter().map(|stage| stage["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["prefill", "transfer", "decode", "first_token", "rest"]);
+        let work = ["align", "prefill", "transfer", "verify", "decode", "fuse"];
+        assert_eq!(names, [&work[..], &["first_token", "rest"]].concat());
         assert_eq!(sent["receiver"]["stages"], shown["stages"]);
+        let stages = sent["stages"].as_array().unwrap();
+        let names: Vec<_> = stages.iter().map(|stage| stage["name"].as_str().unwrap()).collect();
+        let work = ["handshake", "prefill", "score", "allocate", "encode"];
+        assert_eq!(names, [&work[..], &["first_byte", "last_byte", "reply"]].concat());
+        assert!(shown["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
     }
     assert!(!pair.place.path("socket").exists());
 }
@@ -316,6 +324,31 @@ fn a_link_that_fails_is_an_error_or_a_marked_answer_of_the_receivers_own() {
     assert!(said.contains("there is no --prompt"), "{said}");
 }
 
+/// Layers that were fused already are the receiver's own again.
+#[test]
+fn a_message_that_is_withdrawn_half_way_leaves_no_trace() {
+    let pair = Pair::new();
+    let [linked, alone] = pair.expected();
+    let container = container(&pair);
+    let header = Header::parse(&container, &Limits::default()).unwrap();
+    assert!(header.blocks() > 1);
+    let recv = pair.recv("fuser.safetensors", &["--count", "2"]);
+    let mut sender = pair.sharer(&recv);
+    let (start, end) = (header.header_bytes(), header.block_bytes(0).end as usize);
+    let mut outgoing = sender.begin(header.total_bytes, &container[..start]).unwrap();
+    outgoing.write(&container[start..end]).unwrap();
+    outgoing.flush().unwrap();
+    outgoing.cancel("on second thought").unwrap();
+    sender.finish().unwrap();
+    object(pair.send(&recv, &["--format", "f32", "--block", "1"]));
+    let (code, shown, said) = recv.end();
+    assert_eq!((code, shown.len()), (Some(0), 2), "{said}");
+    assert_eq!((tokens(&shown[0]), &shown[0]["linked"]), (alone, &false.into()));
+    assert_eq!(shown[0]["reason"], "on second thought");
+    assert_eq!(shown[0]["discarded"]["messages"], 1);
+    assert_eq!((tokens(&shown[1]), &shown[1]["linked"]), (linked, &true.into()));
+}
+
 /// A failed link does not end a receiver that waits for more; its exit code is that of the failure.
 #[test]
 fn a_receiver_goes_on_behind_a_failure() {
@@ -352,12 +385,12 @@ fn header_bytes(container: &[u8]) -> usize {
     u32::from_le_bytes(container[12..16].try_into().unwrap()) as usize
 }
 
-/// The container of every token in int8, as a sharer sends it.
+/// The container of every token in int8, a block for each layer, as a sharer sends it.
 fn container(pair: &Pair) -> Vec<u8> {
     let file = pair.place.path("kept");
     if !Path::exists(&file) {
         let args = ["link", "send", "sharer", "--to", "file:kept", "--prompt", TEXT, "--json"];
-        stdout(pair.place.smidgen(&args));
+        stdout(pair.place.smidgen(&[&args[..], &["--block", "1"]].concat()));
     }
     let stream = fs::read(file).unwrap();
     // One frame after the other: the container is the header in BEGIN and the CHUNKs.

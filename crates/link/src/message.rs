@@ -5,6 +5,7 @@
 //! layers, each is a block of its own.
 
 use std::cmp::Ordering;
+use std::time::{Duration, Instant};
 
 use smidgen_model::KeySpace;
 use smidgen_tensor::Device;
@@ -114,6 +115,7 @@ pub struct Arriving {
     cache: KvCache,
     /// Tokens of each layer.
     arrived: Vec<Vec<u32>>,
+    verified: Duration,
 }
 
 impl Arriving {
@@ -140,6 +142,7 @@ impl Arriving {
             pending: Vec::new(),
             cache: KvCache::zeroed(device.ledger(), shape, tokens)?,
             arrived: vec![Vec::new(); shape.layers],
+            verified: Duration::ZERO,
         })
     }
 
@@ -152,12 +155,40 @@ impl Arriving {
         while let Some((number, range)) = self.reader.next_block() {
             let len = (range.end - self.at) as usize;
             let Some(whole) = self.pending.get(..len) else { break };
-            let block = self.reader.block(&self.device, number, whole)?.dense(&self.device)?;
+            let started = Instant::now();
+            let block = self.reader.block(&self.device, number, whole)?;
+            self.verified += started.elapsed();
+            let block = block.dense(&self.device)?;
             self.pending.drain(..len);
             self.at = range.end;
             self.put(&block);
         }
         Ok(())
+    }
+
+    /// Whether all blocks have been read.
+    pub fn is_read(&self) -> bool {
+        self.reader.next_block().is_none()
+    }
+
+    /// Whether a layer of the sharer's has been read, with anything in it.
+    pub fn has_layer(&self, layer: usize) -> bool {
+        self.arrived.get(layer).is_some_and(|tokens| !tokens.is_empty())
+    }
+
+    /// Which rows have been read.
+    pub fn present(&self) -> Present {
+        Present::by_layer(self.cache.tokens(), &self.arrived)
+    }
+
+    /// What the fuser is given of it; `present` is [`Arriving::present`].
+    pub fn arrival<'a>(&'a self, present: &'a Present, alignment: &'a Alignment) -> Arrival<'a> {
+        Arrival { kv: self.cache.view(), present, alignment, fill: Fill::ReceiverOnly }
+    }
+
+    /// What checking blocks took: their checksums, lists, scales and codes.
+    pub fn verified(&self) -> Duration {
+        self.verified
     }
 
     fn put(&mut self, block: &DenseBlock) {
@@ -193,7 +224,7 @@ impl Arriving {
         if let Some((offset, fault)) = fault {
             return Err(WireError { offset, fault }.into());
         }
-        let present = Present::by_layer(self.cache.tokens(), &self.arrived);
+        let present = self.present();
         Ok(Received { cache: self.cache, present, wire_bytes: expected })
     }
 }

@@ -1,5 +1,7 @@
 //! A container on its way in, checked against what was agreed on before a block of it is read.
 
+use std::time::Duration;
+
 use smidgen_tensor::Device;
 
 use crate::Error;
@@ -11,7 +13,10 @@ use crate::wire::{Expected, Fault, Header, Limits, WireError};
 pub struct Intake {
     device: Device,
     expected: Expected,
-    coming: Option<Arriving>,
+    /// What came of one that has not ended.
+    pub(super) coming: Option<Arriving>,
+    /// What checking the blocks of the last one took.
+    pub(super) verified: Duration,
     received: Option<Received>,
     /// Why the last one was refused.
     pub(super) fault: Option<Error>,
@@ -20,7 +25,8 @@ pub struct Intake {
 impl Intake {
     /// For containers that are as `expected`, whose rows go on the ledger of `device`.
     pub fn new(device: Device, expected: Expected) -> Intake {
-        Intake { device, expected, coming: None, received: None, fault: None }
+        let (verified, received) = (Duration::ZERO, None);
+        Intake { device, expected, coming: None, verified, received, fault: None }
     }
 
     /// The one that ended last, once.
@@ -67,8 +73,9 @@ impl Sink for Intake {
     }
 
     fn end(&mut self, _: u32) -> Result<(), Reject> {
-        let finished = self.coming.take().map(Arriving::finish).transpose();
-        self.received = self.told(finished)?;
+        let Some(coming) = self.coming.take() else { return Ok(()) };
+        self.verified = coming.verified();
+        self.received = Some(self.told(coming.finish())?);
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 //!
 //! Read [`Share`] and [`Host`] first.
 
+mod blend;
 mod compat;
 mod intake;
 mod pack;

@@ -1,6 +1,8 @@
 //! What of a sharer's cache travels: all of it, the tokens a selector puts first, or what a cap has
 //! room for.
 
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
 use smidgen_model::KeySpace;
 use smidgen_tensor::Device;
@@ -49,6 +51,8 @@ pub enum Packed {
         plan: Box<Plan>,
         /// Tokens in it.
         tokens: usize,
+        /// What the scores took: of tokens, and under a cap of formats. The rest is allocation.
+        score: Duration,
     },
     /// Nothing: 0 bytes.
     Nothing(Empty),
@@ -116,7 +120,7 @@ impl Packing {
             return Ok(Packed::Nothing(Empty::NothingNeeded));
         }
         let scene = Scene::of_sharer(0, 0, cache);
-        let groups = match self.cap_bytes {
+        let (groups, score) = match self.cap_bytes {
             Some(cap) => self.under(cap, device, &scene, needed, &layers, space)?,
             None => self.at_will(&scene, &layers)?,
         };
@@ -126,7 +130,7 @@ impl Packing {
         plan.layers_per_block = self.layers_per_block(&plan);
         // A cap that the field cannot hold is beyond any container.
         plan.about.cap = self.cap_bytes.and_then(|cap| u32::try_from(cap).ok());
-        Ok(Packed::Plan { plan: Box::new(plan), tokens })
+        Ok(Packed::Plan { plan: Box::new(plan), tokens, score })
     }
 
     /// Where halves differ between layers, each is a block of its own already.
@@ -135,7 +139,8 @@ impl Packing {
         self.block_layers.map_or(most, |layers| layers.clamp(1, most))
     }
 
-    fn at_will(&self, scene: &Scene<'_>, layers: &[usize]) -> Result<Groups, Error> {
+    fn at_will(&self, scene: &Scene<'_>, layers: &[usize]) -> Result<(Groups, Duration), Error> {
+        let started = Instant::now();
         let precision = self.formats[0];
         let config = SelectionConfig {
             mode: self.select.clone(),
@@ -143,7 +148,8 @@ impl Packing {
             ..SelectionConfig::default()
         };
         let chosen = config.select(scene, &Marks::of(scene.tokens()), layers)?;
-        Ok(chosen.lists.into_iter().take(1).map(|tokens| (tokens, [precision; 2])).collect())
+        let groups = chosen.lists.into_iter().take(1).map(|tokens| (tokens, [precision; 2]));
+        Ok((groups.collect(), started.elapsed()))
     }
 
     fn under(
@@ -154,7 +160,8 @@ impl Packing {
         needed: &Needed,
         layers: &[usize],
         space: KeySpace,
-    ) -> Result<Groups, Error> {
+    ) -> Result<(Groups, Duration), Error> {
+        let started = Instant::now();
         let cache = scene.sharer;
         let scope: Vec<u32> = (0..cache.tokens as u32).collect();
         let whole = |precision: &Precision| {
@@ -174,10 +181,11 @@ impl Packing {
         let model = ContainerModel::new(cache.shape, cache.tokens, layout, recipes)?;
         let scores = LayerScores::of(selector_by_name(&self.select)?, scene, layers)?;
         let weights = weights_by_rank(&scores.shared(&scope));
+        let score = started.elapsed();
         let chosen = allocate(&RdHull, &model, &scope, &weights, &distortions, cap_bytes)?;
         let group =
             |group: crate::plan::PlannedGroup| (group.tokens, [self.formats[group.recipe]; 2]);
-        Ok(chosen.groups.into_iter().map(group).collect())
+        Ok((chosen.groups.into_iter().map(group).collect(), score))
     }
 }
 
@@ -233,7 +241,7 @@ mod tests {
                     Packing { formats, cap_bytes: cap, block_layers, ..Packing::default() };
                 let packed =
                     packing.plan(&device, cache.view(), &needed, KeySpace::PreRope).unwrap();
-                let Packed::Plan { plan, tokens } = packed else {
+                let Packed::Plan { plan, tokens, .. } = packed else {
                     assert_eq!(packed, Packed::Nothing(Empty::CapTooSmall));
                     sent.push(0);
                     continue;

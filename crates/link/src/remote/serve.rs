@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use smidgen_data::{TokenStream, Tokenizer};
 use smidgen_model::Session;
 
+use super::blend::Blend;
 use super::compat::as_wanted;
 use super::intake::Intake;
 use super::prompt::Prompt;
@@ -13,7 +14,6 @@ use super::share::first;
 use super::stages::Stages;
 use super::terms::{ReceiverTerms, Said, SharerTerms};
 use crate::align::{Alignment, Overlap};
-use crate::fuse;
 use crate::net::{self, Code, Discarded, Event, Hello, Options, Reject, Stage, Traffic};
 use crate::wire::{About, Expected, TokenSpace};
 use crate::{Error, Receiver};
@@ -37,7 +37,7 @@ pub struct Answer {
     pub text: String,
     /// In tokens, the one that ends it included.
     pub tokens: Vec<u32>,
-    /// From what arrived to its first token; the prompt was read before.
+    /// Its first token: the prompt but for its last token was read before, and what arrived fused.
     pub first_token: Duration,
     /// From there to the last.
     pub rest: Duration,
@@ -69,6 +69,8 @@ pub struct Serving<'a> {
     tokens: Vec<u32>,
     alignment: Alignment,
     intake: Intake,
+    /// What was done before the next message came.
+    stages: Stages,
 }
 
 impl<'a> Host<'a> {
@@ -87,10 +89,17 @@ impl<'a> Host<'a> {
         let terms = ReceiverTerms { needed }.to_bytes();
         let options = Options { terms, ..options.clone() };
         let link = net::Receiver::open(transport, &as_wanted(fuser)?, &options)?;
-        match self.meet(link.peer()) {
-            Ok((text, tokens, alignment, intake)) => {
-                Ok(Serving { host: self, link: Some(link), text, tokens, alignment, intake })
-            }
+        let mut stages = Stages::default();
+        match stages.time("align", || self.meet(link.peer())) {
+            Ok((text, tokens, alignment, intake)) => Ok(Serving {
+                host: self,
+                link: Some(link),
+                text,
+                tokens,
+                alignment,
+                intake,
+                stages,
+            }),
             Err(reject) => Err(link.refuse(reject).into()),
         }
     }
@@ -169,7 +178,7 @@ impl<'a> Host<'a> {
     /// [`Error::Value`] for a text that cannot be, those of the model.
     pub fn alone(&self, text: &str) -> Result<Answer, Error> {
         let tokens = self.prompt_of(text)?.tokens;
-        self.answer(self.enter(&tokens)?, &tokens, None)
+        self.answer(self.enter(&tokens)?, &tokens)
     }
 
     /// Reads a prompt as far as that needs nothing from anybody.
@@ -179,19 +188,15 @@ impl<'a> Host<'a> {
         Ok(session)
     }
 
-    fn answer(
-        &self,
-        mut session: Session<'_>,
-        prompt: &[u32],
-        arrival: Option<&fuse::Arrival<'_>>,
-    ) -> Result<Answer, Error> {
+    /// Answers over a prompt that was read, and over what was fused into it.
+    fn answer(&self, mut session: Session<'_>, prompt: &[u32]) -> Result<Answer, Error> {
         let (started, first) = (Instant::now(), Cell::new(None));
         let ends = |token| {
             first.set(first.get().or_else(|| Some(started.elapsed())));
             self.tokenizer.ends(token)
         };
         let (receiver, most) = (self.receiver, self.max_tokens);
-        let tokens = receiver.answer_entered(&mut session, prompt, arrival, most, ends)?;
+        let tokens = receiver.answer_entered(&mut session, prompt, None, most, ends)?;
         let (first_token, whole) = (first.get().unwrap_or_default(), started.elapsed());
         let mut stream = TokenStream::within(self.tokenizer);
         let mut text: String = tokens.iter().filter_map(|token| stream.push(*token)).collect();
@@ -224,30 +229,39 @@ impl Serving<'_> {
             error
         };
         // While the sharer reads and sends.
-        let mut stages = Stages::default();
-        let session = match stages.time("prefill", || self.host.enter(&self.tokens)) {
+        let mut stages = std::mem::take(&mut self.stages);
+        let mut session = match stages.time("prefill", || self.host.enter(&self.tokens)) {
             Ok(session) => session,
             Err(error) => return Err(failed(link, error)),
         };
-        let event = link.receive(&mut self.intake).map_err(|error| {
+        let (intake, receiver) = (&mut self.intake, self.host.receiver);
+        let mut blend = Blend::new(intake, receiver, &mut session, &self.alignment);
+        let event = link.receive(&mut blend);
+        let fuse = blend.spent;
+        let event = event.map_err(|error| {
             // What the sink saw says more than what the peer is told.
             self.intake.fault.take().unwrap_or(Error::Net(error))
         })?;
-        let (arrived, received, reason) = match event {
+        let (arrived, reason) = match event {
             Event::Bye => return Ok(None),
-            Event::Cancelled { reason } => (None, None, Some(reason.escape_debug().to_string())),
-            Event::Message(arrived) => (Some(arrived), self.intake.take(), None),
+            Event::Cancelled { reason } => (None, Some(reason.escape_debug().to_string())),
+            Event::Message(arrived) => (Some(arrived), None),
         };
-        let arrival = received.as_ref().map(|received| received.arrival(&self.alignment));
-        let answer = match self.host.answer(session, &self.tokens, arrival.as_ref()) {
+        if let Some(arrived) = arrived {
+            let verify = self.intake.verified;
+            let decode = arrived.in_sink.saturating_sub(verify + fuse);
+            // Work on a block is no part of the way of the next one.
+            let transfer = arrived.transfer.saturating_sub(arrived.in_sink);
+            for (name, time) in
+                [("transfer", transfer), ("verify", verify), ("decode", decode), ("fuse", fuse)]
+            {
+                stages.0.push(Stage::new(name, time));
+            }
+        }
+        let answer = match self.answer(&mut stages, session) {
             Ok(answer) => answer,
             Err(error) => return Err(failed(link, error)),
         };
-        if let Some(arrived) = arrived {
-            // What was decoded while more was on its way.
-            stages.0.push(Stage::new("transfer", arrived.transfer));
-            stages.0.push(Stage::new("decode", arrived.in_sink));
-        }
         stages.0.push(Stage::new("first_token", answer.first_token));
         stages.0.push(Stage::new("rest", answer.rest));
         if arrived.is_some() {
@@ -263,5 +277,14 @@ impl Serving<'_> {
         };
         self.link = Some(link);
         Ok(Some(served))
+    }
+
+    fn answer(&self, stages: &mut Stages, mut session: Session<'_>) -> Result<Answer, Error> {
+        // A message that was withdrawn half way has taken the prompt with it.
+        if session.is_empty() {
+            let read = || self.host.receiver.enter(&mut session, &self.tokens);
+            stages.time("prefill", read)?;
+        }
+        self.host.answer(session, &self.tokens)
     }
 }

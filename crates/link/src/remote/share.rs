@@ -82,10 +82,6 @@ impl Share<'_> {
             Some(Ok(terms)) => terms.needed,
             Some(Err(reject)) => return Err(link.refuse(reject).into()),
         };
-        let read = || self.side.read(&[&prompt.tokens], self.keys);
-        let cache = stages.time("read", read)?.pop().expect("one prompt has one cache");
-        let (device, view) = (&self.side.device, cache.view());
-        let packed = stages.time("plan", || self.packing.plan(device, view, &needed, self.keys))?;
         let mut sent = Sent {
             empty: None,
             prompt_tokens: prompt.tokens.len(),
@@ -96,19 +92,30 @@ impl Share<'_> {
             stages: Vec::new(),
             receiver: None,
         };
-        match packed {
+        // Into a cap of nothing nothing fits, whatever is read.
+        if self.packing.cap_bytes == Some(0) {
+            sent.empty = Some(Empty::CapTooSmall);
+            link.nothing(Empty::CapTooSmall.reason())?;
+            (sent.link_bytes, sent.stages) = (link.finish()?.1, stages.0);
+            return Ok(sent);
+        }
+        let read = || self.side.read(&[&prompt.tokens], self.keys);
+        let cache = stages.time("prefill", read)?.pop().expect("one prompt has one cache");
+        let (device, view) = (&self.side.device, cache.view());
+        let plan = || self.packing.plan(device, view, &needed, self.keys);
+        match stages.time("allocate", plan)? {
             Packed::Nothing(empty) => {
                 link.nothing(empty.reason())?;
                 sent.empty = Some(empty);
             }
-            Packed::Plan { mut plan, tokens } => {
+            Packed::Plan { mut plan, tokens, score } => {
+                stages.split("score", score);
                 self.name(&mut plan, &compat.weights, &compat.tokenizer, text);
                 let bytes = stages.time("encode", || wire::encode(device, view, &plan))?;
                 sent.sent_tokens = tokens;
                 sent.container_bytes = bytes.len() as u64;
                 self.check_cap(sent.container_bytes)?;
-                let header = Header::parse(&bytes, &Limits::default())?.header_bytes();
-                stages.time("send", || link.send(&bytes, header))?;
+                send_blocks(&mut link, &bytes, &mut stages)?;
                 sent.receiver = match stages.time("reply", || link.reply())? {
                     Reply::Taken(stats) => Some(stats),
                     Reply::Unheard => None,
@@ -140,6 +147,21 @@ impl Share<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Sends a container so that each block is there when its last byte is.
+fn send_blocks(link: &mut Sender, bytes: &[u8], stages: &mut Stages) -> Result<(), Error> {
+    let header = Header::parse(bytes, &Limits::default())?;
+    let (start, total) = (header.header_bytes(), bytes.len() as u64);
+    let mut out = stages.time("first_byte", || link.begin(total, &bytes[..start]))?;
+    Ok(stages.time("last_byte", || {
+        for block in 0..header.blocks() {
+            let range = header.block_bytes(block);
+            out.write(&bytes[range.start as usize..range.end as usize])?;
+            out.flush()?;
+        }
+        out.end()
+    })?)
 }
 
 /// The part of a fingerprint that stands in containers.

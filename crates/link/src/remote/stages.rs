@@ -1,6 +1,6 @@
 //! How long each part of an exchange took.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::net::Stage;
 
@@ -15,5 +15,13 @@ impl Stages {
         let done = work();
         self.0.push(Stage::new(name, started.elapsed()));
         done
+    }
+
+    /// Gives the first part of the last stage a name of its own.
+    pub(super) fn split(&mut self, name: &str, time: Duration) {
+        let Some(mut last) = self.0.pop() else { return };
+        let first = Stage::new(name, time);
+        last.nanos = last.nanos.saturating_sub(first.nanos);
+        self.0.extend([first, last]);
     }
 }

@@ -10,6 +10,7 @@ use smidgen_link::fuse::LoadedFuser;
 use smidgen_link::net::{Address, Discarded, Listener, Options, Stage, Traffic, Transport};
 use smidgen_link::remote::{Answer, Host, Served};
 use smidgen_link::{Error, Receiver, Side};
+use smidgen_train::peak_rss_bytes;
 
 use super::line::{self, LineArgs};
 use crate::commands::model::ModelArgs;
@@ -52,6 +53,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 32,
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     max_tokens: u32,
+    /// Fail where nobody came for so long
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    patience: Option<u64>,
     /// Print one object on one line for the address, and one for each message
     #[arg(long)]
     json: bool,
@@ -74,6 +78,8 @@ struct Shown<'a> {
     link_bytes: Option<Traffic>,
     discarded: Option<Discarded>,
     stages: &'a [Stage],
+    /// The most memory that this process has had.
+    peak_rss_bytes: u64,
 }
 
 /// Gives the exit code: 0, or 130 where messages were still to come.
@@ -90,9 +96,10 @@ pub(super) fn run(args: &Args) -> Result<u8> {
     args.say_address(&listener.address().map_err(Error::from)?)?;
     // A file holds one session, and is there again when it has been read.
     let count = args.count.or_else(|| matches!(args.listen, Address::File(_)).then_some(1));
+    let patience = args.patience.map_or(Duration::MAX, Duration::from_secs);
     let (mut messages, mut first_failure) = (0, None);
     while count.is_none_or(|count| messages < count) {
-        let accepted = listener.accept(Duration::MAX, || stop.load(Relaxed));
+        let accepted = listener.accept(patience, || stop.load(Relaxed));
         let Some(transport) = accepted.map_err(Error::from)? else { break };
         match args.session(&host, transport, &options, &mut messages) {
             Ok(()) => {}
@@ -165,6 +172,7 @@ impl Args {
             link_bytes: None,
             discarded: None,
             stages: &[],
+            peak_rss_bytes: peak_rss_bytes(),
         })
     }
 
@@ -192,6 +200,7 @@ impl Args {
                 link_bytes: Some(served.link_bytes),
                 discarded: Some(served.discarded),
                 stages: &served.stages,
+                peak_rss_bytes: peak_rss_bytes(),
             })?;
         }
         Ok(())
