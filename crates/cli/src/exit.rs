@@ -38,6 +38,13 @@ impl Fault {
         Fault { code: USAGE, text: text.into() }
     }
 
+    /// What another process of this program ended with: its code and its words.
+    pub(crate) fn of_process(code: Option<i32>, said: &str) -> Fault {
+        let code = code.and_then(|code| u8::try_from(code).ok()).filter(|code| *code > 0);
+        let text = said.trim().trim_start_matches("error: ");
+        Fault { code: code.unwrap_or(FAILED), text: text.into() }
+    }
+
     /// Input that is named on the command line and cannot be read.
     pub(crate) fn unreadable(text: impl Into<String>) -> Fault {
         Fault { code: UNREADABLE, text: text.into() }

@@ -380,6 +380,73 @@ fn other_machines_are_reached_only_with_a_permission_and_a_key() {
     fails(place.smidgen(&send), 2, "expected `tcp:HOST:PORT`, `unix:PATH` or `file:PATH`");
 }
 
+/// The same two processes as a measurement: every stage is there, the bytes are those of the container.
+#[test]
+fn messages_between_two_models_are_measured() {
+    let pair = Pair::new();
+    let bench = |receiver: &str, sharer: &str, more: &[&str]| {
+        let head =
+            ["link", "bench", "--pair", receiver, sharer, "--messages", "3", "--warm-up", "1"];
+        let tail = ["--fuser", "fuser.safetensors", "--prompt", TEXT, "--max-tokens", "3"];
+        pair.place.smidgen(&[&head[..], &tail, more].concat())
+    };
+    let report = object(bench("receiver", "sharer", &["--json"]));
+    assert_eq!((report["latency"].as_array().unwrap().len(), &report["rates"]), (0, &Value::Null));
+    let report = &report["pair"];
+    assert_eq!((&report["messages"], &report["warm_up"]), (&3.into(), &1.into()));
+    for side in ["sharer", "receiver"] {
+        assert!(report[format!("{side}_peak_rss_bytes")].as_u64().unwrap() > 1 << 20);
+    }
+    let kinds = report["kinds"].as_array().unwrap();
+    let names: Vec<_> = kinds.iter().map(|kind| kind["kind"].as_str().unwrap()).collect();
+    assert_eq!(names, ["f16", "int8", "int4", "rd_hull 1/8", "none"]);
+    for kind in kinds {
+        let name = kind["kind"].as_str().unwrap();
+        let of = |side: &str| {
+            let stages = kind["stages"].as_array().unwrap().iter();
+            let of_side = stages.filter(|stage| stage["side"] == side);
+            of_side.map(|stage| stage["stage"].as_str().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("both"), ["to_first_token", "to_answer"]);
+        for stage in kind["stages"].as_array().unwrap() {
+            let [p50, p95, p99] =
+                ["p50_us", "p95_us", "p99_us"].map(|key| stage[key].as_f64().unwrap());
+            assert!(0.0 <= p50 && p50 <= p95 && p95 <= p99, "{name}: {stage}");
+        }
+        let bytes = kind["container_bytes"].as_u64().unwrap();
+        assert_eq!(kind["link_bytes"]["sent"]["container"], bytes, "{name}");
+        assert_eq!(kind["discarded"]["messages"], 0);
+        if name == "none" {
+            assert_eq!((bytes, &kind["empty"]), (0, &"cap_too_small".into()));
+            assert_eq!(of("sharer"), ["handshake"]);
+            assert_eq!(of("receiver"), ["align", "prefill", "first_token", "rest"]);
+            continue;
+        }
+        let work = ["handshake", "prefill", "score", "allocate", "encode"];
+        assert_eq!(of("sharer"), [&work[..], &["first_byte", "last_byte", "reply"]].concat());
+        let work = ["align", "prefill", "transfer", "verify", "decode", "fuse"];
+        assert_eq!(of("receiver"), [&work[..], &["first_token", "rest"]].concat());
+        match kind["cap_bytes"].as_u64() {
+            Some(cap) => assert!((1..=cap).contains(&bytes), "{bytes} of {cap}"),
+            None => {
+                let file = format!("file:{name}");
+                let send = ["link", "send", "sharer", "--to", &file, "--prompt", TEXT, "--json"];
+                let sent = object(pair.place.smidgen(&[&send[..], &["--format", name]].concat()));
+                assert_eq!(sent["container_bytes"], bytes, "{name}");
+            }
+        }
+    }
+    let more = ["--block", "1", "--rate", "1000Mbit", "--model-threads", "2"];
+    let text = stdout(bench("receiver", "sharer", &more));
+    assert!(text.contains("over tcp at 1000 Mbit/s and 0 ms"), "{text}");
+    assert!(text.contains("none: 0 tokens in 0 bytes"), "{text}");
+    let none = "a folder without `run.toml` and `config.json` at text";
+    fails(bench("receiver", "text", &[]), 3, none);
+    fails(bench("text", "sharer", &[]), 3, none);
+    fails(pair.place.smidgen(&["link", "bench", "--pair", "receiver", "sharer"]), 2, "--fuser");
+    fails(bench("receiver", "sharer", &["--only", "rates"]), 2, "--only");
+}
+
 /// Where the header of a container ends, as it says itself.
 fn header_bytes(container: &[u8]) -> usize {
     u32::from_le_bytes(container[12..16].try_into().unwrap()) as usize

@@ -146,19 +146,7 @@ impl LoadedFuser {
     /// settings do not fit each other, [`Error::Store`].
     pub fn open(path: &Path, device: &Device) -> Result<LoadedFuser, Error> {
         let path = file_at(path);
-        if !path.exists() {
-            return Err(Error::NoFuserLayers { path, layers: 0 });
-        }
-        let file = TensorFile::open(&path)?;
-        let foreign = |field: &str, expected: String, got: String| Error::Foreign {
-            path: path.clone(),
-            field: field.into(),
-            expected,
-            got,
-        };
-        let about = file.metadata(ABOUT).unwrap_or_default();
-        let About { config, pair, facts } = serde_json::from_str(about)
-            .map_err(|error| foreign(ABOUT, "a fuser's settings".into(), error.to_string()))?;
+        let (file, About { config, pair, facts }) = open(&path)?;
         let mut params = Params::new();
         let fuser = Fuser::add(device, config, pair, &mut params)?;
         let held = layers_of(&file);
@@ -167,10 +155,18 @@ impl LoadedFuser {
             return Err(Error::NoFuserLayers { path, layers: pair.receiver.layers });
         }
         if held != expected {
-            return Err(foreign("layers", expected.to_string(), held.to_string()));
+            return Err(foreign(&file, "layers", expected.to_string(), held.to_string()));
         }
         fill(&file, &mut params)?;
         Ok(LoadedFuser { fuser, params, facts, path })
+    }
+
+    /// The settings of a fuser in a file or folder; its weights are not read.
+    ///
+    /// # Errors
+    /// As for [`LoadedFuser::open`].
+    pub fn config_at(path: &Path) -> Result<FuserConfig, Error> {
+        Ok(open(&file_at(path))?.1.config)
     }
 
     /// A name for weights, settings and origin: SHA-256 in hexadecimal.
@@ -214,6 +210,22 @@ fn file_at(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(FILE) } else { path.to_path_buf() }
 }
 
+fn foreign(file: &TensorFile, field: &str, expected: String, got: String) -> Error {
+    Error::Foreign { path: file.path().to_path_buf(), field: field.into(), expected, got }
+}
+
+/// A file and what it says of itself.
+fn open(path: &Path) -> Result<(TensorFile, About), Error> {
+    if !path.exists() {
+        return Err(Error::NoFuserLayers { path: path.to_path_buf(), layers: 0 });
+    }
+    let file = TensorFile::open(path)?;
+    let about = serde_json::from_str(file.metadata(ABOUT).unwrap_or_default());
+    let about = about
+        .map_err(|error| foreign(&file, ABOUT, "a fuser's settings".into(), error.to_string()))?;
+    Ok((file, about))
+}
+
 /// The parameters that belong to a fuser.
 fn own(params: &Params) -> impl Iterator<Item = &Param> {
     params.iter().map(|(_, param)| param).filter(|param| param.name.starts_with(PREFIX))
@@ -226,20 +238,14 @@ fn layers_of(file: &TensorFile) -> usize {
 }
 
 fn fill(file: &TensorFile, params: &mut Params) -> Result<(), Error> {
-    let foreign = |field: &str, expected: String, got: String| Error::Foreign {
-        path: file.path().to_path_buf(),
-        field: field.into(),
-        expected,
-        got,
-    };
     if let Some(name) = file.names().iter().find(|name| params.find(name).is_none()) {
-        return Err(foreign(name, "no such tensor".into(), "one".into()));
+        return Err(foreign(file, name, "no such tensor".into(), "one".into()));
     }
     for (_, param) in params.iter_mut() {
         let (view, shape) = (file.tensor(&param.name)?, param.value.shape());
         if view.shape != shape || view.dtype != Dtype::F32 || param.value.format() != Format::F32 {
             let got = format!("{} {:?}", view.dtype, view.shape);
-            return Err(foreign(&param.name, format!("F32 {shape:?}"), got));
+            return Err(foreign(file, &param.name, format!("F32 {shape:?}"), got));
         }
         file.read_into(&param.name, param.value.as_bytes_mut())?;
     }

@@ -28,6 +28,27 @@ impl Spread {
     }
 }
 
+/// What a half, nineteen of twenty and ninety-nine of a hundred measurements do not exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Percentiles {
+    pub(super) p50_us: f64,
+    pub(super) p95_us: f64,
+    pub(super) p99_us: f64,
+}
+
+impl Percentiles {
+    /// Those of some microseconds.
+    pub(super) fn of(us: impl IntoIterator<Item = f64>) -> Percentiles {
+        let us = sorted(us);
+        let [p50_us, p95_us, p99_us] = [50, 95, 99].map(|percent| percentile(&us, percent));
+        Percentiles { p50_us, p95_us, p99_us }
+    }
+
+    pub(super) fn cells(&self) -> [String; 3] {
+        [self.p50_us, self.p95_us, self.p99_us].map(|time| format!("{time:.1}"))
+    }
+}
+
 /// Measurements in ascending order.
 pub(super) fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();

@@ -5,7 +5,6 @@
 //! total = plan + encode + there + receive + collect + verify + decode + back. What is sent while
 //! the other side receives already is in `receive`, and again in `send`.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -14,16 +13,15 @@ use smidgen_codec::Ledger;
 use smidgen_link::Error;
 use smidgen_link::KvShape;
 use smidgen_link::net::{
-    Address, Discarded, Exposure, LineProfile, Options, Reply, Sender, Shaped, Stage, SystemClock,
-    Traffic, Transport, connect,
+    Address, Discarded, Exposure, LineProfile, Options, Reply, Sender, Stage, Traffic, connect,
 };
 use smidgen_link::wire::{self, Limits, Precision, Reference};
 use smidgen_tensor::Device;
 use smidgen_train::peak_rss_bytes;
 
-use super::figures::{percentile, sorted};
+use super::figures::Percentiles;
 use super::peer::{BEGUN, Peer, compatibility};
-use super::{Args, plan};
+use super::{Args, of_line, plan, shaped};
 use crate::out;
 
 /// The stages in the order of the work; the last three are of other stages, or of none.
@@ -56,9 +54,8 @@ pub(super) struct Latency {
 #[derive(Debug, Serialize)]
 struct StageTime {
     stage: &'static str,
-    p50_us: f64,
-    p95_us: f64,
-    p99_us: f64,
+    #[serde(flatten)]
+    us: Percentiles,
 }
 
 /// Measures over every transport there is.
@@ -106,10 +103,9 @@ fn measure(
 }
 
 fn stage_times(measured: &[[f64; STAGES.len()]]) -> Vec<StageTime> {
-    let time = |(at, stage): (usize, &&'static str)| {
-        let us = sorted(measured.iter().map(|message| 1e6 * message[at]));
-        let [p50_us, p95_us, p99_us] = [50, 95, 99].map(|percent| percentile(&us, percent));
-        StageTime { stage, p50_us, p95_us, p99_us }
+    let time = |(at, stage): (usize, &&'static str)| StageTime {
+        stage,
+        us: Percentiles::of(measured.iter().map(|message| 1e6 * message[at])),
     };
     STAGES.iter().enumerate().map(time).collect()
 }
@@ -129,10 +125,7 @@ impl Session {
         let [layers, heads, dim] = [args.layers, args.heads, args.dim].map(usize::from);
         let options = Options::default();
         let transport = connect(address, Exposure::default(), options.deadlines.read)?;
-        let transport: Box<dyn Transport> = match line {
-            None => transport,
-            Some(line) => Box::new(Shaped::new(transport, line, Arc::new(SystemClock::default()))?),
-        };
+        let transport = shaped(transport, line)?;
         Ok(Session {
             device: Device::cpu(Ledger::new(), 1),
             cache: wire::reference(1, layers, heads, dim, args.tokens as usize),
@@ -188,19 +181,15 @@ fn seconds(stages: &[Stage], name: &str) -> f64 {
 impl Latency {
     pub(super) fn show(&self) -> Result<()> {
         let Latency { transport, precision, messages, wire_bytes, tokens, shape, .. } = self;
-        let line = self.line.map_or(String::new(), |line| {
-            let (mbit, rtt_ms) = (line.bytes_per_s as f64 / 125e3, 1e3 * line.rtt.as_secs_f64());
-            format!(" at {mbit} Mbit/s and {rtt_ms} ms")
-        });
+        let line = of_line(self.line);
         let KvShape { layers, kv_heads, key_dim, .. } = shape;
         out::line(format_args!(
             "\n{messages} messages over {transport}{line}: {precision}, {layers} layers, {kv_heads} heads of \
             {key_dim}, {tokens} tokens, {wire_bytes} bytes\n"
         ))?;
         let mut table = out::Table::new(&["us", "p50", "p95", "p99"]);
-        for StageTime { stage, p50_us, p95_us, p99_us } in &self.stages {
-            let times = [p50_us, p95_us, p99_us].map(|time| format!("{time:.1}"));
-            table.row([stage.to_string()].into_iter().chain(times));
+        for StageTime { stage, us } in &self.stages {
+            table.row([stage.to_string()].into_iter().chain(us.cells()));
         }
         out::line(table)?;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

@@ -4,21 +4,26 @@
 //! Rates are taken from memory, beside a copy and a checksum of the same rounds. Messages go to a
 //! child process of this program; the memory of both is read before the large caches are made.
 
+mod answerer;
 mod figures;
 mod latency;
+mod pair;
 mod peer;
 mod rates;
+
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 use smidgen_link::KvShape;
-use smidgen_link::net::{Address, LineProfile, NetError};
+use smidgen_link::net::{Address, LineProfile, NetError, Shaped, SystemClock, Transport};
 use smidgen_link::wire::{Group, Pair, Plan, Precision};
 use smidgen_tensor::Level;
 use smidgen_train::cpu_name;
 
 use self::latency::Latency;
+use self::pair::{PairArgs, PairReport};
 use self::rates::Rates;
 use super::check_elements;
 use crate::exit::Fault;
@@ -31,7 +36,8 @@ use crate::out;
     there (`decode`) or into new arrays (`arrays`). `per core` leaves out what other programs had of the\n\
     core; `of copy` is of the bytes that a copy reads and writes.\n\n\
     Examples:\n  smidgen link bench\n  smidgen link bench --only rates --mib 1 --repeats 101\n  \
-    smidgen link bench --only messages --precision int8 --rate 10Mbit --rtt 30ms --json"
+    smidgen link bench --only messages --precision int8 --rate 10Mbit --rtt 30ms --json\n  \
+    smidgen link bench --pair runs/receiver runs/sharer --ckpt last --fuser runs/fuser"
 )]
 pub(crate) struct Args {
     /// Measure this alone
@@ -76,6 +82,8 @@ pub(crate) struct Args {
     /// Print one object on one line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pair: PairArgs,
     /// Be the other process: listen here
     #[arg(long, hide = true, value_name = "ADDRESS")]
     receive: Option<Address>,
@@ -118,6 +126,8 @@ struct Report {
     cpu: String,
     latency: Vec<Latency>,
     rates: Option<Rates>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pair: Option<PairReport>,
 }
 
 pub(super) fn run(args: &Args) -> Result<u8> {
@@ -126,17 +136,43 @@ pub(super) fn run(args: &Args) -> Result<u8> {
         return Ok(0);
     }
     let line = args.line()?;
+    let (kernels, cpu) = (Level::detect().name(), cpu_name());
+    if let Some(paths) = args.pair.paths() {
+        let pair = Some(pair::measure(args, &paths, line)?);
+        return tell(args, &Report { kernels, cpu, latency: Vec::new(), rates: None, pair });
+    }
     let sizes = [args.layers.into(), args.heads.into(), args.dim.into(), args.tokens.into()];
     check_elements("a message", sizes)?;
     // Messages first: afterwards the peak of memory is that of the large caches.
     let latency =
         if args.measures(Part::Messages) { latency::all(args, line)? } else { Vec::new() };
     let rates = args.measures(Part::Rates).then(|| Rates::measure(args)).transpose()?;
-    let report = Report { kernels: Level::detect().name(), cpu: cpu_name(), latency, rates };
+    tell(args, &Report { kernels, cpu, latency, rates, pair: None })
+}
+
+/// The line that messages go over: this connection, or a slower one.
+fn shaped(
+    transport: Box<dyn Transport>,
+    line: Option<LineProfile>,
+) -> Result<Box<dyn Transport>, NetError> {
+    let Some(line) = line else { return Ok(transport) };
+    let shaped = Shaped::new(transport, line, Arc::new(SystemClock::default()));
+    let cannot = |source| NetError::Io { action: "shape the line".into(), source };
+    Ok(Box::new(shaped.map_err(cannot)?))
+}
+
+fn of_line(line: Option<LineProfile>) -> String {
+    line.map_or(String::new(), |line| {
+        let (mbit, rtt_ms) = (line.bytes_per_s as f64 / 125e3, 1e3 * line.rtt.as_secs_f64());
+        format!(" at {mbit} Mbit/s and {rtt_ms} ms")
+    })
+}
+
+fn tell(args: &Args, report: &Report) -> Result<u8> {
     if args.json {
-        out::json(&report)?
+        out::json(report)?
     } else {
-        show(&report)?
+        show(report)?
     }
     Ok(0)
 }
@@ -144,5 +180,6 @@ pub(super) fn run(args: &Args) -> Result<u8> {
 fn show(report: &Report) -> Result<()> {
     out::line(format_args!("{}, {}", report.kernels, report.cpu))?;
     report.latency.iter().try_for_each(Latency::show)?;
+    report.pair.as_ref().map_or(Ok(()), PairReport::show)?;
     report.rates.as_ref().map_or(Ok(()), Rates::show)
 }
