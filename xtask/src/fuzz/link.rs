@@ -1,4 +1,5 @@
-//! Streams between two peers of a link, as each of the two sides reads the other's.
+//! Streams between two peers of a link, as each of the two sides reads the other's, and what they agree
+//! on in them.
 
 use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
@@ -11,6 +12,7 @@ use smidgen_link::net::{
     MAX_BODY_BYTES, NetError, Options, Reading, Receiver, Reject, Reply, Sender, Sink, Stage,
     Transport, encode,
 };
+use smidgen_link::remote::{ReceiverTerms, Said, SharerTerms};
 use smidgen_link::wire::KeySpace;
 use smidgen_store::Disk;
 
@@ -163,6 +165,44 @@ impl Transport for Canned {
     fn another(&self) -> io::Result<Box<dyn Transport>> {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
+
+/// The most tokens that a receiver takes of a sharer.
+const MOST_TOKENS: usize = 1 << 14;
+/// Layers of the sharer whose receiver speaks.
+const LAYERS: usize = 5;
+
+/// Whether the receiver speaks, then its terms, or those of the sharer.
+pub(super) fn term_seeds() -> anyhow::Result<Vec<Vec<u8>>> {
+    let text = "Räder roll";
+    let digest = Said::Digest(Said::digest_of(text));
+    let sharer = |said, ends| [&[0], &SharerTerms { said, ends }.to_bytes()[..]].concat();
+    let needed = vec![[true; 2], [false; 2], [true, false], [false, true], [true; 2]];
+    // All the bytes that a `HELLO` has for them, and nearly as many tokens as are taken.
+    let many = [0].into_iter().chain((1..).map(|token| 32 * token)).take(16_000).collect();
+    Ok(vec![
+        sharer(Said::Text(text.into()), vec![0, 1, 3, 7, 8, 11]),
+        sharer(digest.clone(), vec![0, 1, 3, 7, 8, 11]),
+        sharer(digest, many),
+        [&[1], &ReceiverTerms { needed }.to_bytes()[..]].concat(),
+    ])
+}
+
+/// What is read is written again as it was.
+pub(super) fn read_terms(_: &Path, input: &[u8]) -> bool {
+    let (read, bytes) = match input {
+        [0, bytes @ ..] => {
+            (SharerTerms::read(bytes, MOST_TOKENS).map(|terms| terms.to_bytes()), bytes)
+        }
+        [_, bytes @ ..] => {
+            (ReceiverTerms::read(bytes, LAYERS).map(|terms| terms.to_bytes()), bytes)
+        }
+        [] => return false,
+    };
+    read.is_ok_and(|again| {
+        assert!(again == bytes, "terms that are written otherwise");
+        true
+    })
 }
 
 /// New numbers and checksums for every frame, and for the containers in them.

@@ -56,9 +56,12 @@ pub(super) const TARGETS: &[Target] = &[
         mend: link::new_frames,
         read: link::read_answers,
     },
+    Target { name: "link-terms", seeds: link::term_seeds, mend: as_it_is, read: link::read_terms },
     Target { name: "format", seeds: format_seeds, mend: as_it_is, read: read_format },
     wire::HEADER,
     wire::CONTAINER,
+    wire::DENSE,
+    wire::INTAKE,
     wire::INDEX,
     wire::COMPACT,
 ];
