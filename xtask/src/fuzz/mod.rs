@@ -1,7 +1,9 @@
 //! Hostile input in the process: every reader is fed valid files made wrong, and must neither panic
 //! nor ask for more than eight times the input and a megabyte.
 //!
-//! Inputs that ever broke a reader are kept in `testdata/fuzz/READER/` and replayed by the tests.
+//! Some of each reader of the link, and all inputs that ever broke a reader, are kept in
+//! `testdata/fuzz/READER/` and replayed by the tests: what is called `valid-` is read as ever, and
+//! what is called `wrong-` is refused.
 
 mod heap;
 mod link;
@@ -61,12 +63,13 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Feeds one input to a reader; the bytes it asked for.
-fn try_input(target: &Target, folder: &Path, input: &[u8]) -> Result<usize, Fault> {
+/// Feeds one input to a reader; whether it was accepted, and the bytes it asked for.
+fn try_input(target: &Target, folder: &Path, input: &[u8]) -> Result<(bool, usize), Fault> {
     let read = || catch_unwind(AssertUnwindSafe(|| (target.read)(folder, input)));
     let (read, bytes) = peak_bytes(read);
-    read.map_err(|_| Fault::Panic)?;
-    if bytes > allowed_bytes(input.len()) { Err(Fault::Memory { bytes }) } else { Ok(bytes) }
+    let accepted = read.map_err(|_| Fault::Panic)?;
+    let is_within = bytes <= allowed_bytes(input.len());
+    if is_within { Ok((accepted, bytes)) } else { Err(Fault::Memory { bytes }) }
 }
 
 /// `fuzz [--cases N] [READER..]`.
@@ -99,7 +102,7 @@ fn run(target: &Target, cases: u64) -> anyhow::Result<bool> {
             }
             let input = target.input(&seeds, &rng, case);
             match try_input(target, folder.path(), &input) {
-                Ok(bytes) => drop(worst.fetch_max(bytes as u64, Relaxed)),
+                Ok((_, bytes)) => drop(worst.fetch_max(bytes as u64, Relaxed)),
                 Err(fault) => {
                     failed.store(true, Relaxed);
                     let kept = keep(target, case, &input)?;
@@ -164,17 +167,36 @@ mod tests {
     }
 
     #[test]
-    fn inputs_that_broke_a_reader_do_so_no_more() {
+    fn what_is_kept_is_read_or_refused_as_ever() {
         let folder = tempfile::tempdir().unwrap();
         for target in TARGETS {
-            let Ok(entries) = std::fs::read_dir(corpus(target)) else { continue };
-            for entry in entries {
+            let (mut valid, mut wrong) = (0, 0);
+            for entry in std::fs::read_dir(corpus(target)).into_iter().flatten() {
                 let path = entry.unwrap().path();
                 let input = std::fs::read(&path).unwrap();
-                try_input(target, folder.path(), &input)
-                    .unwrap_or_else(|fault| panic!("{}: {fault}", path.display()));
+                let tried = try_input(target, folder.path(), &input);
+                let (accepted, _) =
+                    tried.unwrap_or_else(|fault| panic!("{}: {fault}", path.display()));
+                let name = path.file_name().unwrap().to_string_lossy();
+                let (is_valid, is_wrong) = (name.starts_with("valid-"), name.starts_with("wrong-"));
+                assert!(!(is_valid && !accepted || is_wrong && accepted), "{}", path.display());
+                (valid, wrong) = (valid + u32::from(is_valid), wrong + u32::from(is_wrong));
             }
+            let of_link = target.name.starts_with("link-") || target.name.starts_with("kvw");
+            assert!(!of_link || valid > 0 && wrong > 0, "nothing is kept of `{}`", target.name);
         }
+    }
+
+    /// A bound that is never near says nothing.
+    #[test]
+    fn large_containers_ask_for_more_than_the_slack() {
+        let target = TARGETS.iter().find(|target| target.name == "kvw").unwrap();
+        let folder = Path::new("/");
+        let asked = |seed: Vec<u8>| try_input(target, folder, &seed).unwrap().1;
+        let mut asked: Vec<usize> = (target.seeds)().unwrap().into_iter().map(asked).collect();
+        asked.sort_unstable();
+        // One that is compressed, one of many sections.
+        assert!(asked.iter().rev().take(2).all(|bytes| *bytes > allowed_bytes(0)), "{asked:?}");
     }
 
     #[test]
@@ -209,8 +231,8 @@ mod tests {
                 continue;
             };
             let target = TARGETS.iter().find(|target| target.name == reader).unwrap();
-            let bytes = try_input(target, Path::new("/"), &input);
-            let bytes = bytes.unwrap_or_else(|fault| panic!("{file}: {fault}"));
+            let tried = try_input(target, Path::new("/"), &input);
+            let (_, bytes) = tried.unwrap_or_else(|fault| panic!("{file}: {fault}"));
             assert!(bytes < 5 * input.len(), "{file}: {bytes} bytes for {}", input.len());
         }
     }
