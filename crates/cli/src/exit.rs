@@ -129,6 +129,7 @@ fn link(error: &Link) -> u8 {
         Link::Encode(EncodeError::Cap { .. }) | Link::Refused(_) => OVER_BUDGET,
         Link::Encode(EncodeError::Plan { .. }) => USAGE,
         Link::Value { .. } | Link::UnknownName { .. } | Link::OtherWorld { .. } => USAGE,
+        Link::Needs { .. } => USAGE,
         Link::Wire(_) | Link::Foreign { .. } | Link::NoFuserLayers { .. } => UNREADABLE,
         Link::Interrupted { .. } => INTERRUPTED,
         Link::Net(error) => net(error),

@@ -48,7 +48,7 @@ fn objects(command: assert_cmd::Command) -> (Vec<Value>, Value) {
 
 /// Tokens of every answer, in this process.
 fn expected(pair: &Pair) -> Vec<Vec<u32>> {
-    let (fuser, (receiver, ours)) = (pair.fuser(), &pair.receiver);
+    let (fuser, (receiver, ours)) = (pair.fuser("fuser.safetensors"), &pair.receiver);
     let linked = Receiver::new(receiver, &fuser).unwrap();
     let questions: Vec<Question> = PROMPTS
         .iter()

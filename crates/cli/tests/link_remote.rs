@@ -15,21 +15,28 @@ use pair::Pair;
 use serde_json::Value;
 use smidgen_data::Tokenizer;
 use smidgen_link::align::{Alignment, Overlap};
-use smidgen_link::fuse::FuserFacts;
+use smidgen_link::fuse::{FuserFacts, LoadedFuser};
 use smidgen_link::net::{Address, Exposure, Options, Sender, connect};
-use smidgen_link::remote::{Host, Said, SharerTerms, as_sharer, tokenizer_sha256};
-use smidgen_link::wire::{Header, Limits};
-use smidgen_link::{Question, Receiver, Side, answer_together};
+use smidgen_link::plan::CalibrationSums;
+use smidgen_link::remote::{Host, Said, SharerTerms, as_sharer};
+use smidgen_link::select::{AtReceiver, DeltaHat, Scene};
+use smidgen_link::wire::{self, Header, Limits, Precision};
+use smidgen_link::{KvShape, Question, Receiver, answer_together};
 use smidgen_model::KeySpace;
+use smidgen_store::Disk;
 
 const TEXT: &str = "7. The cat met the owl, and they ate";
 /// Tokens of an answer.
 const LIMIT: usize = 12;
 
 impl Pair {
-    /// Tokens of the linked answer, and of the receiver's own, in this process.
     fn expected(&self) -> [Vec<u32>; 2] {
-        let (fuser, (side, tokenizer)) = (self.fuser(), &self.receiver);
+        self.expected_with("fuser.safetensors")
+    }
+
+    /// Tokens of the linked answer, and of the receiver's own, in this process.
+    fn expected_with(&self, fuser: &str) -> [Vec<u32>; 2] {
+        let (fuser, (side, tokenizer)) = (self.fuser(fuser), &self.receiver);
         let receiver = Receiver::new(side, &fuser).unwrap();
         let tokens = |tokenizer: &Tokenizer| {
             [vec![tokenizer.prefix()], tokenizer.encode(TEXT).unwrap()].concat()
@@ -53,6 +60,12 @@ impl Pair {
     fn send(&self, to: &Recv, more: &[&str]) -> assert_cmd::Command {
         let head = ["link", "send", "sharer", "--to", &to.address, "--prompt", TEXT];
         self.place.smidgen(&[&head[..], &["--timeout", "60", "--json"], more].concat())
+    }
+
+    /// Keeps what is sent in a file; more options.
+    fn keep(&self, file: &str, more: &[&str]) -> assert_cmd::Command {
+        let head = ["link", "send", "sharer", "--to", file, "--prompt", TEXT, "--json"];
+        self.place.smidgen(&[&head[..], more].concat())
     }
 
     /// A sharer in this process that has agreed with a receiver.
@@ -224,6 +237,160 @@ fn a_cap_is_kept_to_the_byte_and_below_the_smallest_message_nothing_is_sent() {
     assert_eq!(shown[0]["reason"], "the cap is below the smallest message");
     assert_eq!(shown[0]["container_bytes"], 0);
     assert_eq!(shown[3]["linked"], true);
+}
+
+/// Of a layer with one gate open only that half travels, and where no gate is open nothing does.
+#[test]
+fn what_no_gate_reads_does_not_travel() {
+    let pair = Pair::new();
+    // The values of the receiver's second layer.
+    pair.save_open("half.safetensors", 3, pair.facts(), |gate| gate == 3);
+    pair.save_open("closed.safetensors", 3, pair.facts(), |_| false);
+    let shape = pair.sharer.0.kv_shape();
+    let [linked, alone] = pair.expected_with("half.safetensors");
+    assert_ne!(linked, alone, "one half changes nothing");
+    for compact in [&[][..], &["--compact"]] {
+        let recv = pair.recv("half.safetensors", &["--count", "1"]);
+        let sent = object(pair.send(&recv, &[&["--format", "f32"], compact].concat()));
+        let (code, shown, said) = recv.end();
+        assert_eq!((code, shown.len()), (Some(0), 1), "{said}");
+        assert_eq!((tokens(&shown[0]), &shown[0]["linked"]), (linked.clone(), &true.into()));
+        let rows = 4 * sent["prompt_tokens"].as_u64().unwrap() * shape.value_row() as u64;
+        // Header, entries and the list of one layer; or what a compact message has beside its numbers.
+        let beside = if compact.is_empty() { 120 + 2 * 32 + 2 } else { 17 + 1 + 4 };
+        assert!(shape.layers > 1 && sent["prompt_tokens"].as_u64() < Some(128));
+        assert_eq!(sent["container_bytes"], rows + beside);
+    }
+    // Nobody hears a file, but the fuser of its reader says as much.
+    let kept = |more: &[&str]| object(pair.keep("file:half", more))["container_bytes"].clone();
+    let all = kept(&["--format", "f32"]);
+    let half = kept(&["--format", "f32", "--fuser", "half.safetensors"]);
+    assert!(all.as_u64().unwrap() > 3 * half.as_u64().unwrap(), "{all} {half}");
+
+    let recv = pair.recv("closed.safetensors", &["--count", "1"]);
+    let sent = object(pair.send(&recv, &[]));
+    let (code, shown, said) = recv.end();
+    assert_eq!((code, shown.len()), (Some(0), 1), "{said}");
+    assert_eq!((&sent["empty"], &sent["container_bytes"]), (&"nothing_needed".into(), &0.into()));
+    assert_eq!(sent["link_bytes"]["sent"]["container"], 0);
+    assert_eq!((tokens(&shown[0]), &shown[0]["linked"]), (alone, &false.into()));
+    assert_eq!(shown[0]["reason"], "no gate of the fuser is open");
+}
+
+/// What was kept in a file is answered as if it had come over a socket; in its compact form too, whose
+/// schema both sides count apart.
+#[test]
+fn what_was_kept_in_a_file_is_read_back() {
+    let pair = Pair::new();
+    let [linked, _] = pair.expected();
+    let mut sizes = Vec::new();
+    for compact in [&[][..], &["--compact"]] {
+        let sent = object(pair.keep("file:kept", &[&["--format", "f32"], compact].concat()));
+        let recv = pair.recv("fuser.safetensors", &["--listen", "file:kept"]);
+        assert_eq!(recv.address, "file:kept");
+        let (code, shown, said) = recv.end();
+        assert_eq!((code, shown.len()), (Some(0), 1), "{said}");
+        assert_eq!((tokens(&shown[0]), &shown[0]["linked"]), (linked.clone(), &true.into()));
+        let bytes = sent["container_bytes"].as_u64().unwrap();
+        assert_eq!(shown[0]["container_bytes"], bytes);
+        let (ours, theirs) = (&sent["link_bytes"]["sent"], &shown[0]["link_bytes"]["received"]);
+        assert_eq!((&ours["container"], &ours["schema"]), (&bytes.into(), &theirs["schema"]));
+        assert_eq!(ours["container"], theirs["container"]);
+        assert!(sent["receiver"].is_null());
+        sizes.push((bytes, ours["schema"].as_u64().unwrap()));
+    }
+    let [(whole, 0), (compact, schema)] = sizes[..] else { panic!("{sizes:?}") };
+    // A header with two entries, and what a compact message has beside its numbers.
+    assert_eq!(whole - compact, 120 + 2 * 32 - (17 + 1 + 4));
+    assert!((100..250).contains(&schema), "{schema}");
+    assert!(pair.place.path("kept").exists());
+    fails(pair.keep("file:kept", &["--compact", "--block", "1"]), 2, "--block");
+}
+
+/// Layers in other formats, keys and values in two, and layers that are dropped.
+#[test]
+fn layers_travel_as_the_schedule_says() {
+    let pair = Pair::new();
+    let layers = pair.sharer.0.kv_shape().layers;
+    let last = format!("last {}=int8", layers - 1);
+    let drop = format!("first {}=drop", layers - 1);
+    let recv = pair.recv("fuser.safetensors", &["--count", "5"]);
+    let bytes = |more: &[&str]| object(pair.send(&recv, more))["container_bytes"].as_u64().unwrap();
+    let [int8, int4] = ["int8", "int4"].map(|name| bytes(&["--format", name]));
+    let both = bytes(&["--format", "int8/int4"]);
+    assert_eq!(2 * both, int8 + int4);
+    let mixed = bytes(&["--format", "int4", "--layers", &last]);
+    assert!(int4 < mixed && mixed < int8, "{int4} {mixed} {int8}");
+    let one = bytes(&["--format", "int8", "--layers", &drop]);
+    assert!(one * (layers as u64) < int8 + 400 * layers as u64, "{one} {int8}");
+    let (code, shown, said) = recv.end();
+    assert_eq!((code, shown.len()), (Some(0), 5), "{said}");
+    assert!(shown.iter().all(|shown| shown["linked"] == true));
+    let wrong = format!("{layers}=drop");
+    fails(pair.keep("file:x", &["--layers", &wrong]), 2, "`layers`: expected layers below");
+    fails(pair.keep("file:x", &["--layers", "2"]), 2, "such as `2=drop`");
+    fails(pair.keep("file:x", &["--format", "int8/int9"]), 2, "unknown precision `int9`");
+}
+
+/// What lies beside a fuser chooses under a cap, and only there; a regressor can be asked for.
+#[test]
+fn what_was_learnt_of_a_fuser_chooses() {
+    let pair = Pair::new();
+    let (fuser, shape) = (pair.fuser("fuser.safetensors"), pair.sharer.0.kv_shape());
+    let insist = ["--fuser", "fuser.safetensors"];
+    let send = |more: &[&str]| object(pair.keep("file:kept", &[&insist, more].concat()));
+    let without = send(&["--cap", "2000"]);
+    assert_eq!(without["chosen_by"], "back");
+    let bytes = container(&pair);
+    let needs = "needs a regressor: `--fuser` with a `delta_hat.json` beside it";
+    fails(pair.keep("file:x", &["--select", "delta_hat"]), 2, needs);
+    fails(pair.keep("file:x", &["--select", "delta_hat", insist[0], insist[1]]), 2, needs);
+
+    let mut sums = CalibrationSums::new(shape.layers);
+    for layer in 0..shape.layers {
+        sums.add_change(layer, &[1.0], &[0.0]);
+        sums.add_loss(layer, Precision::Int4, &[0.99], &[0.0]);
+        sums.add_loss(layer, Precision::Int8, &[0.01], &[0.0]);
+    }
+    let weights = vec![1.0; shape.layers];
+    let found = sums.finish(&fuser.fingerprint(), 1, vec!["a".into()], weights).unwrap();
+    let found = found.with_weighers([("vnorm_topk".to_string(), 1.0)].into()).unwrap();
+    found.save(&Disk, &pair.place.path("calibration.json")).unwrap();
+    delta_hat(&fuser, shape).save(&Disk, &pair.place.path("delta_hat.json")).unwrap();
+
+    let with = send(&["--cap", "2000"]);
+    assert_eq!(with["chosen_by"], "vnorm_topk");
+    assert_ne!(with["sent_tokens"], without["sent_tokens"], "int8 costs more than int4");
+    send(&["--cap", "2000", "--select", "back"]);
+    assert!(container(&pair) == bytes, "a selector that is asked for is the one that chooses");
+    let share = |select| ["--share", "0.25", "--select", select];
+    let [back, hat] = ["back", "delta_hat"].map(|select| send(&share(select)));
+    assert_eq!(
+        (&hat["chosen_by"], &hat["sent_tokens"]),
+        (&"delta_hat".into(), &back["sent_tokens"])
+    );
+
+    let recv = pair.recv("fuser.safetensors", &["--count", "1"]);
+    let sent = object(pair.send(&recv, &[&insist[..], &share("delta_hat")].concat()));
+    assert_eq!(sent["chosen_by"], "delta_hat");
+    assert_eq!(recv.end().0, Some(0));
+
+    // Those of another fuser are none of this one's.
+    pair.save("other.safetensors", 4, pair.facts());
+    let other = ["--fuser", "other.safetensors"];
+    fails(pair.keep("file:x", &other), 1, "calibration: expected fuser");
+}
+
+/// A regressor of a fuser for a sharer of this shape, fitted to changes of nothing in particular.
+fn delta_hat(fuser: &LoadedFuser, shape: KvShape) -> DeltaHat {
+    let KvShape { layers, kv_heads, key_dim, .. } = shape;
+    let cache = |seed| wire::reference(seed, layers, kv_heads, key_dim, 30);
+    let [sharer, own, fused] = [1, 2, 3].map(cache);
+    let source_of: Vec<_> = (0..layers).map(Some).collect();
+    let receiver = AtReceiver { own: own.view(), fused: fused.view(), source_of: &source_of };
+    let scene = Scene { receiver: Some(receiver), ..Scene::of_sharer(0, 0, sharer.view()) };
+    let all: Vec<usize> = (0..layers).collect();
+    DeltaHat::fit(&fuser.fingerprint(), &[scene], &all, 0.01).unwrap()
 }
 
 #[test]

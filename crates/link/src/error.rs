@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::wire::{EncodeError, Incompatible, UnknownPrecision, WireError};
+use crate::wire::{CompactError, EncodeError, Incompatible, UnknownPrecision, WireError};
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +176,9 @@ pub enum Error {
     /// A container cannot be made.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// A container that cannot be made compact.
+    #[error(transparent)]
+    Compact(#[from] CompactError),
     /// A container is for another model or prompt.
     #[error(transparent)]
     Incompatible(#[from] Incompatible),

@@ -29,33 +29,54 @@ pub fn plan(
     groups: &[(Vec<u32>, [Precision; 2])],
     space: KeySpace,
 ) -> Option<Plan> {
-    let sent: Vec<(u16, [bool; 2])> = (0..).zip(needed.iter().copied()).collect();
-    let sent: Vec<_> = sent.into_iter().filter(|(_, halves)| *halves != [false; 2]).collect();
-    let first = sent.first()?.1;
-    let is_even = sent.iter().all(|(_, halves)| *halves == first);
-    let group = |(tokens, precision): &(Vec<u32>, [Precision; 2])| {
-        let pair = |halves: [bool; 2]| Pair {
-            keys: halves[0].then_some(precision[0]),
-            values: halves[1].then_some(precision[1]),
+    let mut sent = needed.iter().filter(|halves| **halves != [false; 2]);
+    let first = sent.next()?;
+    let block_layers = if sent.all(|halves| halves == first) { needed.len() } else { 1 };
+    let by_recipe =
+        |(tokens, precision): &(Vec<u32>, _)| (tokens.clone(), recipe(needed, *precision));
+    let groups: Vec<_> = groups.iter().map(by_recipe).collect();
+    by_recipes(&groups, block_layers, space)
+}
+
+/// The plan that sends each group of tokens by its recipe, all of which send the same halves; none
+/// where nothing is sent. Blocks have at most `block_layers`, and each has one precision.
+pub(crate) fn by_recipes(
+    groups: &[(Vec<u32>, Recipe)],
+    block_layers: usize,
+    space: KeySpace,
+) -> Option<Plan> {
+    let (_, first) = groups.first()?;
+    let sent = first.sent();
+    let layers_per_block = block_layers.min(sent.len());
+    if layers_per_block == 0 {
+        return None;
+    }
+    let group = |(tokens, recipe): &(Vec<u32>, Recipe)| {
+        let pair = |layer: &usize| {
+            let LayerPrecision { key, value } = recipe.layers[*layer];
+            Pair { keys: key, values: value }
         };
-        let precision = match is_even {
-            true => PerBlock::Same(pair(first)),
-            false => PerBlock::Each(sent.iter().map(|(_, halves)| pair(*halves)).collect()),
+        let pairs: Vec<Pair> = sent.iter().step_by(layers_per_block).map(pair).collect();
+        let precision = match pairs.iter().all(|pair| *pair == pairs[0]) {
+            true => PerBlock::Same(pairs[0]),
+            false => PerBlock::Each(pairs),
         };
         Group { tokens: PerBlock::Same(tokens.clone()), precision }
     };
-    let mut plan = Plan::new(needed.len(), groups.iter().map(group).collect());
-    plan.layers = sent.iter().map(|(layer, _)| *layer).collect();
-    plan.layers_per_block = if is_even { plan.layers.len() } else { 1 };
+    let mut plan = Plan::new(first.layers.len(), groups.iter().map(group).collect());
+    plan.layers = sent.iter().map(|layer| *layer as u16).collect();
+    plan.layers_per_block = layers_per_block;
     plan.about.tokens = TokenSpace::Sharer;
     plan.about.keys = space.into();
     Some(plan)
 }
 
-/// What an allocator knows of a message of these halves in one precision.
-pub(crate) fn recipe(needed: &Needed, precision: Precision) -> Recipe {
-    let half = |is_sent: bool| is_sent.then_some(precision);
-    let layer = |[key, value]: &[bool; 2]| LayerPrecision { key: half(*key), value: half(*value) };
+/// What an allocator knows of a message of these halves in one precision for keys and one for values.
+pub(crate) fn recipe(needed: &Needed, [keys, values]: [Precision; 2]) -> Recipe {
+    let layer = |[key, value]: &[bool; 2]| LayerPrecision {
+        key: key.then_some(keys),
+        value: value.then_some(values),
+    };
     Recipe { layers: needed.iter().map(layer).collect() }
 }
 

@@ -27,7 +27,7 @@ proptest! {
             plan::LayerPrecision { key: h[0].then(|| pick(0)), value: h[1].then(|| pick(1)) }
         }).collect() }).collect();
         let granularity = [plan::Granularity::Tensor, plan::Granularity::Layer, plan::Granularity::Head, plan::Granularity::Block, plan::Granularity::Group(size), plan::Granularity::Channel(size)][g as usize];
-        let layout = Layout { granularity, scale_bytes: if wide { 4 } else { 2 }, align8, block_layers: None, per_layer_index: per_layer };
+        let layout = Layout { granularity, scale_bytes: if wide { 4 } else { 2 }, align8, block_layers: None, per_layer_index: per_layer, compact: false };
         let model = ContainerModel::new(shape, tokens, layout, recipes.clone()).unwrap();
         let sent = recipes[0].sent();
         let density = 1 + rng.below(0, 3, 0, 6);
@@ -58,6 +58,12 @@ proptest! {
         plan.layers_per_block = b;
         let exact = model.wire_bytes(&mine).unwrap();
         prop_assert_eq!(exact, wire::wire_bytes(shape, tokens, &plan).unwrap());
+        let model = ContainerModel::new(shape, tokens, Layout { compact: true, ..layout }, recipes.clone());
+        let is_even = !per_layer && recipes.iter().all(|r| sent.iter().all(|l| r.layers[*l] == r.layers[sent[0]]));
+        prop_assert_eq!(model.is_ok(), is_even);
+        if let Ok(model) = model {
+            prop_assert_eq!(model.wire_bytes(&mine).unwrap(), wire::compact_bytes(shape, tokens, &plan).unwrap());
+        }
         if tokens < 60 {
             let mut keys = vec![0.0; layers * tokens * heads * kd];
             let mut values = vec![0.0; layers * tokens * heads * vd];

@@ -54,6 +54,18 @@ impl Pair {
 
     /// A fuser with random weights and all gates open.
     pub(crate) fn save(&self, name: &str, seed: u64, facts: FuserFacts) {
+        self.save_open(name, seed, facts, |_| true);
+    }
+
+    /// A fuser with random weights and these gates open: keys and values of the receiver's first layer,
+    /// then of the next.
+    pub(crate) fn save_open(
+        &self,
+        name: &str,
+        seed: u64,
+        facts: FuserFacts,
+        is_open: fn(usize) -> bool,
+    ) {
         let shape = PairShape::new(self.sharer.0.kv_shape(), self.receiver.0.kv_shape());
         let config = FuserConfig {
             hidden: 16,
@@ -65,9 +77,14 @@ impl Pair {
         let device = &self.receiver.0.device;
         let mut fuser = LoadedFuser::fresh(device, config, shape, facts.clone(), seed).unwrap();
         let rng = Rng::named(seed, "open");
+        let mut gates = 0;
         for (id, param) in fuser.params.iter_mut() {
             match param.role {
-                Role::Gate => param.fill(|_, values| values.fill(0.5)),
+                Role::Gate => {
+                    let gate = if is_open(gates) { 0.5 } else { -0.5 };
+                    param.fill(|_, values| values.fill(gate));
+                    gates += 1;
+                }
                 _ => param.fill(|at, values| {
                     rng.fill_normal(id.index() as u64, at as u64, 0.5, values);
                 }),
@@ -77,8 +94,7 @@ impl Pair {
         fuser.fuser.save(&Disk, &path, &fuser.params, &facts).unwrap();
     }
 
-    pub(crate) fn fuser(&self) -> LoadedFuser {
-        let path = self.place.path("fuser.safetensors");
-        LoadedFuser::open(&path, &self.receiver.0.device).unwrap()
+    pub(crate) fn fuser(&self, name: &str) -> LoadedFuser {
+        LoadedFuser::open(&self.place.path(name), &self.receiver.0.device).unwrap()
     }
 }

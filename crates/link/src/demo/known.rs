@@ -11,10 +11,9 @@ use super::pair::Prompt;
 use crate::fuse::LoadedFuser;
 use crate::message::{self, Received};
 use crate::plan::{
-    Calibration, CalibrationSums, ContainerModel, LayerScores, Layout, allocate, allocator_by_name,
-    full_bytes,
+    Calibration, CalibrationSums, ContainerModel, Layout, allocate, allocator_by_name, full_bytes,
 };
-use crate::select::{AtReceiver, DeltaHat, Scene, selector_by_name};
+use crate::select::{AtReceiver, DeltaHat, Scene};
 use crate::wire::{Plan, Precision};
 use crate::{Error, KvCache, Receiver};
 
@@ -195,20 +194,17 @@ impl Known {
         cap_bytes: u64,
     ) -> Result<Option<Plan>, Error> {
         let needed = fuser.fuser.needed(&fuser.params);
-        let recipes = CANDIDATES.map(|precision| message::recipe(&needed, precision));
-        let [int4, int8] = recipes.each_ref().map(|recipe| self.calibration.distortion(recipe));
-        let distortions = [int4?, int8?];
+        let recipes = CANDIDATES.map(|precision| message::recipe(&needed, [precision; 2]));
         // The blocks of the encoder, so that its bytes are the model's.
         let whole = message::whole(fuser, cache.tokens(), Precision::Int8);
         let block_layers = whole.map(|plan| plan.layers_per_block);
         let layout = Layout { block_layers, ..Layout::default() };
         let model = ContainerModel::new(cache.shape(), cache.tokens(), layout, recipes.to_vec())?;
-        let scope: Vec<u32> = (0..cache.tokens() as u32).collect();
         let scene =
             Scene { regressor: Some(&self.delta_hat), ..Scene::of_sharer(0, 0, cache.view()) };
-        let scores = LayerScores::of(selector_by_name(weigher)?, &scene, &self.layers)?;
-        let weights = scores.weights(&scope)?;
         let allocator = allocator_by_name(allocator)?;
+        let scope: Vec<u32> = (0..cache.tokens() as u32).collect();
+        let (weights, distortions) = self.calibration.weigh(&scope, &recipes, &scene, weigher)?;
         let chosen = allocate(allocator, &model, &scope, &weights, &distortions, cap_bytes)?;
         let sent = chosen.groups.into_iter().map(|group| (group.tokens, CANDIDATES[group.recipe]));
         let sent: Vec<_> = sent.collect();

@@ -169,6 +169,11 @@ impl LoadedFuser {
         Ok(open(&file_at(path))?.1.config)
     }
 
+    /// Where a file of this name lies that belongs to it.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.path.with_file_name(name)
+    }
+
     /// A name for weights, settings and origin: SHA-256 in hexadecimal.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();

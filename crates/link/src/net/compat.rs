@@ -29,7 +29,8 @@ impl Role {
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    /// In words.
+    pub fn name(self) -> &'static str {
         match self {
             Role::Sharer => "sharer",
             Role::Receiver => "receiver",

@@ -12,10 +12,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use smidgen_store::{Files, read_json, sha256_bytes, write_json};
 
-use super::{Precision, Recipe};
+use super::{LayerScores, Precision, Recipe};
 use crate::Error;
 use crate::record::canonical_json;
-use crate::select::selector_by_name;
+use crate::select::{Scene, selector_by_name};
 
 /// Where the record lies beside its fuser.
 pub const CALIBRATION_JSON: &str = "calibration.json";
@@ -162,6 +162,34 @@ impl Calibration {
             }
         }
         Ok(if all > 0.0 { (lost / all).min(1.0) } else { 1.0 })
+    }
+
+    /// Whether every precision of a recipe was measured.
+    pub fn knows(&self, recipe: &Recipe) -> bool {
+        let mut halves = recipe.layers.iter().flat_map(|layer| [layer.key, layer.value]).flatten();
+        let is_known = |precision: Precision| {
+            precision == Precision::F32 || self.distortions.contains_key(precision.name())
+        };
+        halves.all(is_known)
+    }
+
+    /// What an allocator goes by: the tokens of a scope weighed by the sizes that the selector `weigher`
+    /// gives them in a scene, and the distortions of recipes that send the same halves.
+    ///
+    /// # Errors
+    /// As for [`Calibration::distortion`] and [`LayerScores::weights`], and those of the selector.
+    pub fn weigh(
+        &self,
+        scope: &[u32],
+        recipes: &[Recipe],
+        scene: &Scene<'_>,
+        weigher: &str,
+    ) -> Result<(Vec<f64>, Vec<f64>), Error> {
+        let distortions = recipes.iter().map(|recipe| self.distortion(recipe));
+        let distortions = distortions.collect::<Result<Vec<_>, _>>()?;
+        let sent = recipes.first().map(Recipe::sent).unwrap_or_default();
+        let scores = LayerScores::of(selector_by_name(weigher)?, scene, &sent)?;
+        Ok((scores.weights(scope)?, distortions))
     }
 
     /// e of one layer; 0 for f32.

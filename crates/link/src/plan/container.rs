@@ -4,11 +4,14 @@
 //! per block and group INDEX (where the group is not all of 0..T), PAYLOAD_K, SCALE_K, PAYLOAD_V,
 //! SCALE_V. A row of a head begins at a byte; floats have no scales. With `align8` each section
 //! begins at a multiple of eight.
+//!
+//! Compact: 17 bytes and LEB128 of T; 3 bytes and LEB128 of n for each group; INDEX, payloads and scales
+//! as above.
 
 use super::index::{bitmap_bytes, index_bytes, token_bytes};
 use super::model::{ByteModel, Group, Piece, Tokens};
-use super::recipe::{LayerPrecision, Recipe, gcd};
-use crate::wire::{Granularity, Precision};
+use super::recipe::{LayerPrecision, Recipe, block_step};
+use crate::wire::{Granularity, Precision, leb_bytes};
 use crate::{Error, KvShape};
 
 /// Prefix and descriptor.
@@ -17,6 +20,10 @@ const HEAD_BYTES: u64 = 48 + 64;
 const ENTRY_BYTES: u64 = 32;
 /// Checksum of the header.
 const TAIL_BYTES: u64 = 8;
+/// A compact message without T, groups and what is in them, the number of which has one byte.
+const COMPACT_BYTES: u64 = 12 + 1 + 4;
+/// A group of one without its count.
+const COMPACT_GROUP_BYTES: u64 = 3;
 /// More recipes would make the pieces many: there are 3^M of them.
 const MOST_RECIPES: usize = 5;
 
@@ -33,6 +40,8 @@ pub struct Layout {
     pub block_layers: Option<usize>,
     /// The layers have lists of their own.
     pub per_layer_index: bool,
+    /// The message is compact, its schema is not counted: all layers have the same formats and lists.
+    pub compact: bool,
 }
 
 impl Default for Layout {
@@ -44,6 +53,7 @@ impl Default for Layout {
             align8: false,
             block_layers: None,
             per_layer_index: false,
+            compact: false,
         }
     }
 }
@@ -108,7 +118,8 @@ impl ContainerModel {
     ///
     /// # Errors
     /// [`Error::Value`] where the recipes do not send the same halves of the same layers, where
-    /// there are too many, where blocks would have several precisions, or for a group of nothing.
+    /// there are too many, where blocks would have several precisions, or a compact message any that
+    /// differ between them, or for a group of nothing.
     pub fn new(
         shape: KvShape,
         tokens: usize,
@@ -186,7 +197,7 @@ impl ContainerModel {
     /// Lengths of the sections of all groups, block by block, as they lie in the container.
     fn sections(&self, groups: &[Group<'_>]) -> Vec<u64> {
         let mut lengths = Vec::new();
-        if self.sent < self.shape.layers {
+        if self.sent < self.shape.layers && !self.layout.compact {
             lengths.push(2 * self.sent as u64);
         }
         let blocks: Vec<_> = groups.iter().map(|group| self.blocks(group.recipe)).collect();
@@ -196,6 +207,9 @@ impl ContainerModel {
                     Tokens::Shared(tokens) => (tokens, block == 0),
                     Tokens::PerLayer(lists) => (lists[block].as_slice(), true),
                 };
+                if has_index && self.layout.compact {
+                    lengths.push(compact_group_bytes(tokens.len()));
+                }
                 if has_index && tokens.len() < self.tokens {
                     lengths.push(index_bytes(tokens, self.tokens));
                 }
@@ -207,6 +221,9 @@ impl ContainerModel {
 
     /// Bytes of a container with these sections.
     fn total(&self, lengths: &[u64]) -> u64 {
+        if self.layout.compact {
+            return self.base() + lengths.iter().sum::<u64>();
+        }
         let header = HEAD_BYTES + ENTRY_BYTES * lengths.len() as u64 + TAIL_BYTES;
         lengths.iter().fold(header, |end, length| {
             let start = if self.layout.align8 { end.next_multiple_of(8) } else { end };
@@ -217,6 +234,9 @@ impl ContainerModel {
     /// What a group costs beyond its list: bytes that do not depend on n, and bytes per token.
     fn linear(&self, recipe: usize) -> (u64, u64) {
         let (mut fixed, mut row) = (0, 0);
+        if self.layout.compact {
+            fixed += compact_group_bytes(self.tokens);
+        }
         for block in self.blocks(recipe) {
             for half in self.halves(block[0]) {
                 let layers = block.len() as u64;
@@ -234,11 +254,17 @@ impl ContainerModel {
 
     /// A section's entry, and the most that goes into its alignment.
     fn entry(&self) -> u64 {
+        if self.layout.compact {
+            return 0;
+        }
         ENTRY_BYTES + if self.layout.align8 { 7 } else { 0 }
     }
 
     /// Header and list of layers.
     fn base(&self) -> u64 {
+        if self.layout.compact {
+            return COMPACT_BYTES + leb_bytes(self.tokens as u32) as u64;
+        }
         let layers =
             if self.sent < self.shape.layers { self.entry() + 2 * self.sent as u64 } else { 0 };
         HEAD_BYTES + TAIL_BYTES + layers
@@ -328,13 +354,25 @@ pub fn full_bytes(shape: KvShape, tokens: usize) -> u64 {
     if tokens == 0 { 0 } else { model.total(&model.sections(&[group])) }
 }
 
+/// Of a group of so many tokens in a compact message, its list and codes left out.
+fn compact_group_bytes(tokens: usize) -> u64 {
+    COMPACT_GROUP_BYTES + leb_bytes(tokens as u32) as u64
+}
+
 /// Layers of a block, such that each block has one precision.
 fn block_layers(layout: &Layout, recipes: &[Recipe], sent: usize) -> Result<usize, Error> {
+    let step = block_step(recipes);
+    if layout.compact && (layout.per_layer_index || step > 0) {
+        return Err(Error::value(
+            "compact",
+            "the same formats and tokens in every layer",
+            "others",
+        ));
+    }
     if layout.per_layer_index {
         // Each layer has a list of its own, and a block has one list.
         return Ok(1);
     }
-    let step = recipes.iter().fold(0, |step, recipe| gcd(step, recipe.block_step()));
     match layout.block_layers {
         None => Ok(if step == 0 { sent.max(1) } else { step }),
         Some(asked) if (1..=sent).contains(&asked) && step.is_multiple_of(asked) => Ok(asked),

@@ -47,8 +47,9 @@ pub use calibration::{CALIBRATION_JSON, Calibration, CalibrationSums};
 pub use container::{ContainerModel, Layout, full_bytes};
 pub use model::{ByteModel, Group, Piece, Tokens, planned_bytes};
 pub use problem::{Choice, Problem};
+pub(crate) use recipe::block_step;
 pub use recipe::{LayerPrecision, Recipe};
-pub use schedule::{Gates, LayerOverride, LayerSchedule, gates_by_source};
+pub use schedule::{LayerOverride, LayerSchedule};
 pub use scope::{Marks, Scope};
 pub use scores::{LayerScores, weights_by_rank};
 pub use selection::{

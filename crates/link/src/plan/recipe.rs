@@ -52,7 +52,7 @@ impl Recipe {
     }
 
     /// Blocks of so many layers, or of a divisor, have one precision each; 0 where any number does.
-    pub(super) fn block_step(&self) -> usize {
+    fn block_step(&self) -> usize {
         let sent: Vec<_> = self.layers.iter().filter(|layer| layer.is_sent()).collect();
         let changes = sent.windows(2).enumerate().filter(|(_, pair)| pair[0] != pair[1]);
         changes.fold(0, |step, (before, _)| gcd(step, before + 1))
@@ -84,7 +84,13 @@ impl Recipe {
     }
 }
 
-pub(super) fn gcd(a: usize, b: usize) -> usize {
+/// Blocks of so many layers, or of a divisor, have one precision each in all recipes; 0 where any
+/// number does.
+pub(crate) fn block_step(recipes: &[Recipe]) -> usize {
+    recipes.iter().fold(0, |step, recipe| gcd(step, recipe.block_step()))
+}
+
+fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 

@@ -1,8 +1,11 @@
 //! Which precision each layer of the sharer travels with, and which layers do not travel.
 //!
-//! A default, then overrides in their order; the last one that names a layer wins. Layers whose
-//! gates are both closed at every receiver layer that reads them are never sent, and of a layer with
-//! one gate open only that half is.
+//! A default, then overrides in their order; the last one that names a layer wins. Halves that no
+//! open gate of the receiver reads are never sent, whatever the schedule says.
+//! In words an override is `LAYERS=SCHEME`: `2=drop`, `0-3=int4`, `first 1=int8/int4` for keys and
+//! values, `last 2=f16`.
+
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,16 +59,6 @@ pub struct LayerOverride {
     pub v_scheme: Option<String>,
 }
 
-/// Whether what travels of a layer is used at all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Gates {
-    /// Of keys.
-    pub key: bool,
-    /// Of values.
-    pub value: bool,
-}
-
 impl LayerSchedule {
     /// One scheme for all.
     pub fn uniform(scheme: &str) -> LayerSchedule {
@@ -73,13 +66,14 @@ impl LayerSchedule {
         LayerSchedule { default, k_scheme: None, v_scheme: None, overrides: Vec::new() }
     }
 
-    /// The precision of each of the sharer's `layers`; `gates` are theirs, none where all are open.
+    /// The precision of each of the sharer's layers; `needed` are those of their keys and values that
+    /// are read.
     ///
     /// # Errors
     /// [`Error::Value`] for an override that names no layers, or in two ways, or one that is not
-    /// there; [`Error::UnknownName`] for a scheme; [`Error::Length`] where gates are not one per
-    /// layer.
-    pub fn resolve(&self, layers: usize, gates: Option<&[Gates]>) -> Result<Recipe, Error> {
+    /// there; [`Error::Precision`] for a scheme.
+    pub fn resolve(&self, needed: &[[bool; 2]]) -> Result<Recipe, Error> {
+        let layers = needed.len();
         let default = Some(self.default.as_str());
         let first = [scheme(&self.k_scheme, default)?, scheme(&self.v_scheme, default)?];
         let halves = |[key, value]: [Option<Half>; 2]| LayerPrecision {
@@ -100,7 +94,10 @@ impl LayerSchedule {
                 to.value = value.map_or(to.value, |half| half.0);
             }
         }
-        close(&mut recipe, gates)?;
+        for (layer, [key, value]) in recipe.layers.iter_mut().zip(needed) {
+            layer.key = layer.key.filter(|_| *key);
+            layer.value = layer.value.filter(|_| *value);
+        }
         Ok(recipe)
     }
 }
@@ -118,73 +115,72 @@ fn scheme(own: &Option<String>, general: Option<&str>) -> Result<Option<Half>, E
     }
 }
 
-/// Takes out what no open gate reads.
-fn close(recipe: &mut Recipe, gates: Option<&[Gates]>) -> Result<(), Error> {
-    let Some(gates) = gates else { return Ok(()) };
-    let (expected, got) = (recipe.layers.len(), gates.len());
-    if expected != got {
-        return Err(Error::Length { what: "gates of the sharer's layers", expected, got });
+impl FromStr for LayerOverride {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<LayerOverride, Error> {
+        let wrong = || {
+            let expected = "such as `2=drop`, `0-3=int4`, `first 1=int8/int4` or `last 2=f16`";
+            Error::value("layers", expected, format!("`{text}`"))
+        };
+        let number = |text: &str| text.trim().parse::<usize>().map_err(|_| wrong());
+        let (layers, schemes) = text.split_once('=').ok_or_else(wrong)?;
+        let (layers, mut change) = (layers.trim(), LayerOverride::default());
+        if let Some(count) = layers.strip_prefix("first") {
+            change.first_n = Some(number(count)?);
+        } else if let Some(count) = layers.strip_prefix("last") {
+            change.last_n = Some(number(count)?);
+        } else if let Some((first, last)) = layers.split_once('-') {
+            change.range = Some([number(first)?, number(last)?]);
+        } else {
+            change.layers = Some(vec![number(layers)?]);
+        }
+        let name = |text: &str| Some(text.trim().to_owned());
+        match schemes.split_once('/') {
+            None => change.scheme = name(schemes),
+            Some((keys, values)) => (change.k_scheme, change.v_scheme) = (name(keys), name(values)),
+        }
+        for own in [&change.scheme, &change.k_scheme, &change.v_scheme] {
+            scheme(own, None)?;
+        }
+        Ok(change)
     }
-    for (layer, gates) in recipe.layers.iter_mut().zip(gates) {
-        layer.key = layer.key.filter(|_| gates.key);
-        layer.value = layer.value.filter(|_| gates.value);
-    }
-    Ok(())
 }
 
 impl LayerOverride {
-    /// The layers it is about. No list is longer than the layers there are.
+    /// The layers it is about.
     fn layers(&self, number: usize, count: usize) -> Result<Vec<usize>, Error> {
-        let below = |layer: usize| match layer < count {
-            true => Ok(layer),
-            false => Err(wrong(number, &format!("layers below {count}"), layer)),
-        };
-        let at_most = |n: usize| match n <= count {
-            true => Ok(n),
-            false => Err(wrong(number, &format!("at most {count}"), n)),
-        };
-        match (&self.layers, self.range, self.first_n, self.last_n) {
-            (Some(layers), None, None, None) => layers.iter().map(|layer| below(*layer)).collect(),
-            (None, Some([first, last]), None, None) => Ok((first..=below(last)?).collect()),
-            (None, None, Some(n), None) => Ok((0..at_most(n)?).collect()),
-            (None, None, None, Some(n)) => Ok((count - at_most(n)?..count).collect()),
-            _ => {
-                let expected = "one of layers, range, first_n, last_n";
-                Err(wrong(number, expected, "none or several"))
+        let named = match (&self.layers, self.range, self.first_n, self.last_n) {
+            (Some(layers), None, None, None) => layers.clone(),
+            (None, Some([first, last]), None, None) if first > last => {
+                return Err(wrong(number, "a range that ascends", format!("{first}-{last}")));
             }
+            (None, Some([_, last]), None, None) if last >= count => {
+                return Err(wrong(number, &format!("layers below {count}"), last));
+            }
+            (None, Some([first, last]), None, None) => (first..=last).collect(),
+            (None, None, Some(n), None) | (None, None, None, Some(n)) if n > count => {
+                return Err(wrong(number, &format!("at most {count}"), n));
+            }
+            (None, None, Some(n), None) => (0..n).collect(),
+            (None, None, None, Some(n)) => (count - n..count).collect(),
+            _ => {
+                return Err(wrong(
+                    number,
+                    "one of layers, range, first_n, last_n",
+                    "none or several",
+                ));
+            }
+        };
+        match named.iter().find(|layer| **layer >= count) {
+            Some(layer) => Err(wrong(number, &format!("layers below {count}"), layer)),
+            None => Ok(named),
         }
     }
 }
 
 fn wrong(number: usize, expected: &str, got: impl ToString) -> Error {
-    Error::value("layer_schedule.overrides", format!("{expected} in override {number}"), got)
-}
-
-/// For each of the sharer's `layers`, whether a receiver layer that reads it has the gate open.
-/// `gates` and `source_of` are one per receiver layer.
-///
-/// # Errors
-/// [`Error::Length`] where they are not, [`Error::Value`] for a source that is not there.
-pub fn gates_by_source(
-    gates: &[Gates],
-    source_of: &[Option<usize>],
-    layers: usize,
-) -> Result<Vec<Gates>, Error> {
-    let (expected, got) = (gates.len(), source_of.len());
-    if expected != got {
-        return Err(Error::Length { what: "the layer mapping", expected, got });
-    }
-    let mut open = vec![Gates::default(); layers];
-    for (gates, source) in gates.iter().zip(source_of) {
-        let Some(source) = source else { continue };
-        let Some(to) = open.get_mut(*source) else {
-            let expected = format!("layers of the sharer below {layers}");
-            return Err(Error::value("mapping", expected, source));
-        };
-        to.key |= gates.key;
-        to.value |= gates.value;
-    }
-    Ok(open)
+    Error::value("layers", format!("{expected} in override {number}"), got)
 }
 
 #[cfg(test)]
@@ -210,26 +206,38 @@ mod tests {
                 {"layers": [3], "scheme": "drop"},
                 {"first_n": 1, "scheme": "int2", "v_scheme": "nf4"}]}"#,
         );
-        let recipe = schedule.resolve(4, None).unwrap();
+        let recipe = schedule.resolve(&[[true; 2]; 4]).unwrap();
         assert_eq!(names(&recipe), ["int2/nf4", "int8/int4", "int8/f16", "-/-"]);
         assert_eq!(recipe.sent(), [0, 1, 2]);
         let shape = KvShape { layers: 4, kv_heads: 2, key_dim: 8, value_dim: 8 };
         assert_eq!(recipe.effective_bits(&shape), (2 + 4 + 8 + 4 + 8 + 16) as f64 / 8.0);
         let k8v4 =
             LayerSchedule { k_scheme: Some("int8".into()), ..LayerSchedule::uniform("int4") };
-        assert_eq!(k8v4.resolve(3, None).unwrap().name(), "int8/int4");
+        assert_eq!(k8v4.resolve(&[[true; 2]; 3]).unwrap().name(), "int8/int4");
     }
 
     #[test]
     fn closed_gates_are_not_sent() {
-        let open = |key, value| Gates { key, value };
-        let gates = [open(true, false), open(false, false), open(false, true), open(true, true)];
-        let sources = [Some(0), Some(1), Some(0), None];
-        let by_source = gates_by_source(&gates, &sources, 3).unwrap();
-        assert_eq!(by_source, [open(true, true), open(false, false), open(false, false)]);
-        let recipe = LayerSchedule::uniform("int8").resolve(4, Some(&gates)).unwrap();
+        let needed = [[true, false], [false; 2], [false, true], [true; 2]];
+        let recipe = LayerSchedule::uniform("int8").resolve(&needed).unwrap();
         assert_eq!(names(&recipe), ["int8/-", "-/-", "-/int8", "int8/int8"]);
-        assert!(gates_by_source(&gates, &[Some(7); 4], 3).is_err());
+    }
+
+    #[test]
+    fn overrides_are_read_as_words() {
+        let words = ["last 2=f16", "1-2 = int8/drop", "3=drop", "first1=int2 / nf4"];
+        let overrides = words.map(|text| text.parse().unwrap()).to_vec();
+        let schedule = LayerSchedule { overrides, ..LayerSchedule::uniform("int4") };
+        let recipe = schedule.resolve(&[[true; 2]; 4]).unwrap();
+        assert_eq!(names(&recipe), ["int2/nf4", "int8/-", "int8/-", "-/-"]);
+        for wrong in ["", "int8", "x=int8", "=int8", "1-=int8", "last=int8", "first -1=int8"] {
+            let error = wrong.parse::<LayerOverride>().unwrap_err().to_string();
+            assert!(error.ends_with(&format!("got `{wrong}`")), "{error}");
+        }
+        for wrong in ["1=int9", "1=", "1=int8/", "1=int8/int4/int4"] {
+            let error = wrong.parse::<LayerOverride>().unwrap_err().to_string();
+            assert!(error.starts_with("unknown precision"), "{error}");
+        }
     }
 
     #[test]
@@ -237,15 +245,9 @@ mod tests {
         for (text, words) in [
             (r#"{"layers": [9], "scheme": "int8"}"#, "layers below 4 in override 0, got 9"),
             (r#"{"last_n": 5, "scheme": "int8"}"#, "at most 4"),
-            // More than any memory holds.
-            (
-                r#"{"first_n": 1152921504606846976, "scheme": "int8"}"#,
-                "at most 4 in override 0, got 1152921504606846976",
-            ),
-            (
-                r#"{"range": [0, 1152921504606846976], "scheme": "int8"}"#,
-                "layers below 4 in override 0, got 1152921504606846976",
-            ),
+            (r#"{"first_n": 99999999999999, "scheme": "int8"}"#, "at most 4"),
+            (r#"{"range": [3, 99999999999999], "scheme": "int8"}"#, "layers below 4"),
+            (r#"{"range": [3, 2], "scheme": "int8"}"#, "a range that ascends"),
             (r#"{"last_n": 1}"#, "a scheme"),
             (r#"{"scheme": "int8"}"#, "one of layers"),
             (r#"{"first_n": 1, "last_n": 1, "scheme": "int8"}"#, "one of layers"),
@@ -254,7 +256,7 @@ mod tests {
             let change: LayerOverride = serde_json::from_str(text).unwrap();
             let schedule =
                 LayerSchedule { overrides: vec![change], ..LayerSchedule::uniform("int4") };
-            let error = schedule.resolve(4, None).unwrap_err().to_string();
+            let error = schedule.resolve(&[[true; 2]; 4]).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
         }
     }

@@ -73,7 +73,12 @@ impl Sink for Blend<'_, '_> {
         if is_read { Ok(()) } else { self.fuse() }
     }
 
+    fn schema(&mut self, id: u32, fields: &[u8]) -> Result<(), Reject> {
+        self.intake.schema(id, fields)
+    }
+
     fn end(&mut self, crc: u32) -> Result<(), Reject> {
+        self.intake.unfold()?;
         self.fuse()?;
         self.intake.end(crc)?;
         // Its rows are where they belong.

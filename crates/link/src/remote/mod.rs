@@ -9,8 +9,10 @@
 //! Read [`Share`] and [`Host`] first.
 
 mod blend;
+mod compact;
 mod compat;
 mod intake;
+mod learnt;
 mod pack;
 pub(crate) mod prompt;
 mod serve;
@@ -20,6 +22,7 @@ mod terms;
 
 pub use compat::{FAMILY, as_sharer, as_wanted, tokenizer_sha256};
 pub use intake::Intake;
+pub use learnt::Learnt;
 pub use pack::{Empty, Packed, Packing};
 pub use serve::{Answer, Host, Served, Serving};
 pub use share::{Sent, Share};

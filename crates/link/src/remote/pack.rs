@@ -7,38 +7,57 @@ use serde::Serialize;
 use smidgen_model::KeySpace;
 use smidgen_tensor::Device;
 
+use super::learnt::Learnt;
 use crate::message::{self, Needed, Received};
 use crate::plan::{
-    ContainerModel, LayerScores, Layout, Marks, RdHull, SelectionConfig, allocate, weights_by_rank,
+    Calibration, ContainerModel, LayerOverride, LayerSchedule, LayerScores, Layout, Marks, RdHull,
+    Recipe, SelectionConfig, allocate, block_step, weights_by_rank,
 };
 use crate::select::{Needs, Scene, selector_by_name};
 use crate::wire::{Plan, Precision};
 use crate::{Error, KvView};
 
-/// Ascending tokens, and the precision of their keys and values.
-type Groups = Vec<(Vec<u32>, [Precision; 2])>;
+/// Ascending tokens, and what each layer of them is sent in.
+type Groups = Vec<(Vec<u32>, Recipe)>;
 
 /// What is asked of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Packing {
-    /// Candidates under a cap, at most five; the format of all tokens, and no other, without one.
-    pub formats: Vec<Precision>,
-    /// The most that the container may weigh, its header included.
+    /// Of keys and values: candidates under a cap, at most five; the format of all tokens, and no other,
+    /// without one.
+    pub formats: Vec<[Precision; 2]>,
+    /// What some layers have instead, whichever format a token gets; the last that names a layer wins.
+    pub layers: Vec<LayerOverride>,
+    /// The most that the container may weigh, its header included; of a compact message without its
+    /// schema.
     pub cap_bytes: Option<u64>,
-    /// Which tokens come first: a name of [`SELECTORS`](crate::select::SELECTORS).
-    pub select: String,
+    /// Which tokens come first: a name of [`SELECTORS`](crate::select::SELECTORS); none for the last
+    /// ones, or under a cap by what was learnt.
+    pub select: Option<String>,
     /// The share of the tokens that travels where there is no cap; above 0 and at most 1.
     pub share: f64,
     /// Layers that the receiver can use before the next ones are there; none for all at once.
     pub block_layers: Option<usize>,
+    /// Whether what all messages have in common is sent once, as a schema, and the message without it.
+    pub compact: bool,
+    /// What is known of the receiver's fuser.
+    pub learnt: Learnt,
 }
 
 impl Default for Packing {
     /// Every token in int8.
     fn default() -> Packing {
-        let formats = vec![Precision::Int8];
-        let (cap_bytes, block_layers) = (None, None);
-        Packing { formats, cap_bytes, select: "back".into(), share: 1.0, block_layers }
+        let formats = vec![[Precision::Int8; 2]];
+        Packing {
+            formats,
+            layers: Vec::new(),
+            cap_bytes: None,
+            select: None,
+            share: 1.0,
+            block_layers: None,
+            compact: false,
+            learnt: Learnt::default(),
+        }
     }
 }
 
@@ -51,6 +70,8 @@ pub enum Packed {
         plan: Box<Plan>,
         /// Tokens in it.
         tokens: usize,
+        /// The selector that chose them; none where all travel unasked.
+        chosen_by: Option<String>,
         /// What the scores took: of tokens, and under a cap of formats. The rest is allocation.
         score: Duration,
     },
@@ -66,6 +87,8 @@ pub enum Empty {
     CapTooSmall,
     /// No gate of the receiver's fuser is open.
     NothingNeeded,
+    /// What an open gate reads is dropped by the schedule of layers.
+    Dropped,
 }
 
 impl Empty {
@@ -74,17 +97,18 @@ impl Empty {
         match self {
             Empty::CapTooSmall => "the cap is below the smallest message",
             Empty::NothingNeeded => "no gate of the fuser is open",
+            Empty::Dropped => "the layers that the fuser reads are dropped",
         }
     }
 }
 
 impl Packing {
-    /// Checks what does not depend on a cache, so that nobody is called in vain.
+    /// Checks what does not depend on a cache of so many layers, so that nobody is called in vain.
     ///
     /// # Errors
     /// [`Error::Value`] and [`Error::UnknownName`] for what cannot be asked, [`Error::Needs`] for a
-    /// selector that reads what only a receiver has.
-    pub fn check(&self) -> Result<(), Error> {
+    /// selector that reads what was not learnt, or what only a receiver has.
+    pub fn check(&self, layers: usize) -> Result<(), Error> {
         let (most, got) = (if self.cap_bytes.is_some() { 5 } else { 1 }, self.formats.len());
         if got == 0 || got > most {
             return Err(Error::value("format", format!("1 to {most}"), got));
@@ -92,9 +116,12 @@ impl Packing {
         if !(self.share > 0.0 && self.share <= 1.0) {
             return Err(Error::value("share", "above 0 and at most 1", self.share));
         }
-        let selector = selector_by_name(&self.select)?;
+        let recipes = self.recipes(&vec![[true; 2]; layers])?;
+        let weigher = self.weigher(&recipes).map(|(_, weigher)| weigher);
+        let selector = selector_by_name(weigher.unwrap_or(self.select()))?;
         match selector.needs() {
             Needs::Nothing | Needs::Sharer => Ok(()),
+            Needs::Regressor if self.learnt.delta_hat.is_some() => Ok(()),
             needs => Err(Error::Needs { selector: selector.name(), needs: needs.what() }),
         }
     }
@@ -110,45 +137,88 @@ impl Packing {
         needed: &Needed,
         space: KeySpace,
     ) -> Result<Packed, Error> {
-        self.check()?;
-        let layers: Vec<usize> = (0..)
-            .zip(needed)
-            .filter(|(_, halves)| **halves != [false; 2])
-            .map(|(layer, _)| layer)
-            .collect();
-        if layers.is_empty() {
+        let (expected, got) = (cache.shape.layers, needed.len());
+        if expected != got {
+            return Err(Error::Length { what: "halves of layers that are read", expected, got });
+        }
+        self.check(got)?;
+        if needed.iter().all(|halves| *halves == [false; 2]) {
             return Ok(Packed::Nothing(Empty::NothingNeeded));
         }
-        let scene = Scene::of_sharer(0, 0, cache);
+        let recipes = self.recipes(needed)?;
+        if recipes[0].sent().is_empty() {
+            return Ok(Packed::Nothing(Empty::Dropped));
+        }
+        if self.compact && block_step(&recipes) > 0 {
+            let expected = "layers whose keys and values travel alike";
+            let got = "gates or formats that differ between layers";
+            return Err(Error::value("compact", expected, got));
+        }
+        let block_layers = self.layers_per_block(&recipes);
+        let regressor = self.learnt.delta_hat.as_ref();
+        let scene = Scene { regressor, ..Scene::of_sharer(0, 0, cache) };
         let (groups, score) = match self.cap_bytes {
-            Some(cap) => self.under(cap, device, &scene, needed, &layers, space)?,
-            None => self.at_will(&scene, &layers)?,
+            Some(cap) => self.under(cap, device, &scene, &recipes, block_layers, space)?,
+            None => self.at_will(&scene, &recipes[0])?,
         };
         let tokens = groups.iter().map(|(tokens, _)| tokens.len()).sum();
-        let plan = message::plan(needed, &groups, space).filter(|_| tokens > 0);
+        let plan = message::by_recipes(&groups, block_layers, space).filter(|_| tokens > 0);
         let Some(mut plan) = plan else { return Ok(Packed::Nothing(Empty::CapTooSmall)) };
-        plan.layers_per_block = self.layers_per_block(&plan);
         // A cap that the field cannot hold is beyond any container.
         plan.about.cap = self.cap_bytes.and_then(|cap| u32::try_from(cap).ok());
-        Ok(Packed::Plan { plan: Box::new(plan), tokens, score })
+        let chosen_by = match self.weigher(&recipes) {
+            Some((_, weigher)) => Some(weigher.into()),
+            None if self.cap_bytes.is_none() && self.share == 1.0 => None,
+            None => Some(self.select().into()),
+        };
+        Ok(Packed::Plan { plan: Box::new(plan), tokens, chosen_by, score })
     }
 
-    /// Where halves differ between layers, each is a block of its own already.
-    fn layers_per_block(&self, plan: &Plan) -> usize {
-        let most = plan.layers_per_block;
-        self.block_layers.map_or(most, |layers| layers.clamp(1, most))
+    /// The selector, where nothing that was learnt takes its place.
+    fn select(&self) -> &str {
+        self.select.as_deref().unwrap_or("back")
     }
 
-    fn at_will(&self, scene: &Scene<'_>, layers: &[usize]) -> Result<(Groups, Duration), Error> {
+    /// What was learnt, where it is to choose.
+    fn weigher(&self, recipes: &[Recipe]) -> Option<(&Calibration, &str)> {
+        let is_asked = self.cap_bytes.is_some() && self.select.is_none();
+        self.learnt.weigher(recipes).filter(|_| is_asked)
+    }
+
+    /// What each format makes of every layer.
+    fn recipes(&self, needed: &Needed) -> Result<Vec<Recipe>, Error> {
+        let recipe = |[keys, values]: &[Precision; 2]| {
+            let v_scheme = Some(values.name().into());
+            let overrides = self.layers.clone();
+            let uniform = LayerSchedule::uniform(keys.name());
+            LayerSchedule { v_scheme, overrides, ..uniform }.resolve(needed)
+        };
+        self.formats.iter().map(recipe).collect()
+    }
+
+    /// Layers of a block, each of which has one precision for keys and one for values.
+    fn layers_per_block(&self, recipes: &[Recipe]) -> usize {
+        let step = block_step(recipes);
+        let most = match step {
+            0 => recipes[0].sent().len(),
+            // Where nothing but gates makes layers differ, each is a block of its own.
+            _ if self.layers.is_empty() => 1,
+            step => step,
+        };
+        let asked = self.block_layers.unwrap_or(most).clamp(1, most);
+        let divides = |layers: &usize| step.is_multiple_of(*layers);
+        (1..=asked).rev().find(divides).expect("one divides everything")
+    }
+
+    fn at_will(&self, scene: &Scene<'_>, recipe: &Recipe) -> Result<(Groups, Duration), Error> {
         let started = Instant::now();
-        let precision = self.formats[0];
         let config = SelectionConfig {
-            mode: self.select.clone(),
+            mode: self.select().into(),
             proportion: self.share,
             ..SelectionConfig::default()
         };
-        let chosen = config.select(scene, &Marks::of(scene.tokens()), layers)?;
-        let groups = chosen.lists.into_iter().take(1).map(|tokens| (tokens, [precision; 2]));
+        let chosen = config.select(scene, &Marks::of(scene.tokens()), &recipe.sent())?;
+        let groups = chosen.lists.into_iter().take(1).map(|tokens| (tokens, recipe.clone()));
         Ok((groups.collect(), started.elapsed()))
     }
 
@@ -157,44 +227,56 @@ impl Packing {
         cap_bytes: u64,
         device: &Device,
         scene: &Scene<'_>,
-        needed: &Needed,
-        layers: &[usize],
+        recipes: &[Recipe],
+        block_layers: usize,
         space: KeySpace,
     ) -> Result<(Groups, Duration), Error> {
         let started = Instant::now();
         let cache = scene.sharer;
-        let scope: Vec<u32> = (0..cache.tokens as u32).collect();
-        let whole = |precision: &Precision| {
-            message::plan(needed, &[(scope.clone(), [*precision; 2])], space)
-                .ok_or_else(|| Error::value("needed", "at least one layer", "none"))
-        };
-        let (mut recipes, mut distortions) = (Vec::new(), Vec::new());
-        let mut block_layers = None;
-        for precision in &self.formats {
-            let plan = whole(precision)?;
-            block_layers = Some(self.layers_per_block(&plan));
-            recipes.push(message::recipe(needed, *precision));
-            distortions.push(distortion(device, cache, needed, &plan)?);
-        }
         // The blocks of the encoder, so that its bytes are the model's.
-        let layout = Layout { block_layers, ..Layout::default() };
-        let model = ContainerModel::new(cache.shape, cache.tokens, layout, recipes)?;
-        let scores = LayerScores::of(selector_by_name(&self.select)?, scene, layers)?;
-        let weights = weights_by_rank(&scores.shared(&scope));
+        let (block_layers, compact) = (Some(block_layers), self.compact);
+        let layout = Layout { block_layers, compact, ..Layout::default() };
+        let model = ContainerModel::new(cache.shape, cache.tokens, layout, recipes.to_vec())?;
+        let scope: Vec<u32> = (0..cache.tokens as u32).collect();
+        let (weights, distortions) = match self.weigher(recipes) {
+            Some((calibration, weigher)) => calibration.weigh(&scope, recipes, scene, weigher)?,
+            None => self.by_rank(&scope, device, scene, &model, space)?,
+        };
         let score = started.elapsed();
         let chosen = allocate(&RdHull, &model, &scope, &weights, &distortions, cap_bytes)?;
-        let group =
-            |group: crate::plan::PlannedGroup| (group.tokens, [self.formats[group.recipe]; 2]);
-        Ok((chosen.groups.into_iter().map(group).collect(), score))
+        let groups = chosen.groups.into_iter();
+        let groups = groups.map(|group| (group.tokens, recipes[group.recipe].clone()));
+        Ok((groups.collect(), score))
+    }
+
+    /// Weights of tokens and distortions of formats where nothing was learnt: of the scores of a selector
+    /// the order alone counts.
+    fn by_rank(
+        &self,
+        scope: &[u32],
+        device: &Device,
+        scene: &Scene<'_>,
+        model: &ContainerModel,
+        space: KeySpace,
+    ) -> Result<(Vec<f64>, Vec<f64>), Error> {
+        let (cache, recipes) = (scene.sharer, model.recipe_list());
+        let distortion = |recipe: &Recipe| {
+            let whole = [(scope.to_vec(), recipe.clone())];
+            let plan = message::by_recipes(&whole, model.block_layers(), space);
+            distortion(device, cache, recipe, &plan.expect("something of a layer is sent"))
+        };
+        let distortions = recipes.iter().map(distortion).collect::<Result<Vec<_>, _>>()?;
+        let scores = LayerScores::of(selector_by_name(self.select())?, scene, &recipes[0].sent())?;
+        Ok((weights_by_rank(&scores.shared(scope)), distortions))
     }
 }
 
-/// The squared error of a message of every token, as a share of the squares of what is needed: what
-/// the sharer itself can know of the loss.
+/// The squared error of a message of every token, as a share of the squares of what is sent: what the
+/// sharer itself can know of the loss.
 fn distortion(
     device: &Device,
     cache: KvView<'_>,
-    needed: &Needed,
+    recipe: &Recipe,
     plan: &Plan,
 ) -> Result<f64, Error> {
     let received = Received::through(device, cache, plan)?;
@@ -206,12 +288,12 @@ fn distortion(
             all += f64::from(*x).powi(2);
         }
     };
-    for (layer, [keys, values]) in needed.iter().copied().enumerate() {
+    for (layer, precision) in recipe.layers.iter().enumerate() {
         for token in 0..cache.tokens {
-            if keys {
+            if precision.key.is_some() {
                 add(cache.key(layer, token), got.key(layer, token));
             }
-            if values {
+            if precision.value.is_some() {
                 add(cache.value(layer, token), got.value(layer, token));
             }
         }
@@ -220,67 +302,4 @@ fn distortion(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire;
-    use smidgen_codec::Ledger;
-
-    #[test]
-    fn a_message_under_any_cap_fits_to_the_byte_or_is_none() {
-        let device = Device::cpu(Ledger::new(), 1);
-        let cache = wire::reference(3, 4, 2, 16, 40);
-        let even = [[true; 2]; 4];
-        // Halves that change every second layer: the encoder sends each layer as a block.
-        let uneven = [[true; 2], [true; 2], [true, false], [true, false]];
-        for (needed, block_layers) in [(even, None), (even, Some(1)), (uneven, None)] {
-            let mut sent = Vec::new();
-            for cap_bytes in [0, 100, 400, 600, 900, 1500, 3000, 1 << 20] {
-                let formats = vec![Precision::Int4, Precision::Int8];
-                let cap = Some(cap_bytes);
-                let packing =
-                    Packing { formats, cap_bytes: cap, block_layers, ..Packing::default() };
-                let packed =
-                    packing.plan(&device, cache.view(), &needed, KeySpace::PreRope).unwrap();
-                let Packed::Plan { plan, tokens, .. } = packed else {
-                    assert_eq!(packed, Packed::Nothing(Empty::CapTooSmall));
-                    sent.push(0);
-                    continue;
-                };
-                let bytes = wire::encode(&device, cache.view(), &plan).unwrap();
-                assert!(bytes.len() as u64 <= cap_bytes, "{} of {cap_bytes}", bytes.len());
-                assert_eq!(
-                    bytes.len(),
-                    wire::wire_bytes(cache.view().shape, 40, &plan).unwrap() as usize
-                );
-                sent.push(tokens);
-            }
-            assert!(sent.is_sorted() && sent[0] == 0 && *sent.last().unwrap() == 40, "{sent:?}");
-            assert!(sent.iter().any(|tokens| (1..40).contains(tokens)), "{sent:?}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_asked_is_named() {
-        let device = Device::cpu(Ledger::new(), 1);
-        let cache = wire::reference(3, 2, 1, 8, 10);
-        let plan = |packing: Packing, needed| {
-            packing.plan(&device, cache.view(), &[[needed; 2]; 2], KeySpace::PostRope)
-        };
-        let nothing = plan(Packing::default(), false).unwrap();
-        assert_eq!(nothing, Packed::Nothing(Empty::NothingNeeded));
-        let formats = vec![Precision::Int4, Precision::Int8];
-        let two = plan(Packing { formats, ..Packing::default() }, true).unwrap_err();
-        assert_eq!(two.to_string(), "`format`: expected 1 to 1, got 2");
-        let unknown = Packing { select: "bakc".into(), share: 0.5, ..Packing::default() };
-        assert!(plan(unknown, true).unwrap_err().to_string().contains("`back`"));
-        let wrong = |packing: Packing| packing.check().unwrap_err().to_string();
-        Packing::default().check().unwrap();
-        let share = wrong(Packing { share: 0.0, ..Packing::default() });
-        assert_eq!(share, "`share`: expected above 0 and at most 1, got 0");
-        let select = "delta_kv".to_string();
-        assert!(wrong(Packing { select, ..Packing::default() }).contains("`delta_kv` needs"));
-        assert!(wrong(Packing { formats: vec![], ..Packing::default() }).ends_with("got 0"));
-        let half = plan(Packing { share: 0.5, ..Packing::default() }, true).unwrap();
-        assert!(matches!(half, Packed::Plan { tokens: 5, .. }));
-    }
-}
+mod tests;

@@ -4,13 +4,15 @@ use serde::Serialize;
 use smidgen_data::Tokenizer;
 use smidgen_model::KeySpace;
 
+use super::compact::Message;
 use super::compat::as_sharer;
 use super::pack::{Empty, Packed, Packing};
 use super::prompt::Prompt;
 use super::stages::Stages;
 use super::terms::{ReceiverTerms, Said, SharerTerms};
+use crate::fuse::LoadedFuser;
 use crate::net::{Kind, NetError, Options, Reply, Sender, Stage, Stats, Traffic, Transport};
-use crate::wire::{self, Header, Limits, Plan};
+use crate::wire::Plan;
 use crate::{Error, Side};
 
 /// How a sharer sends.
@@ -21,8 +23,8 @@ pub struct Share<'a> {
     pub tokenizer: &'a Tokenizer,
     /// The space in which the receiver's fuser reads keys.
     pub keys: KeySpace,
-    /// Fingerprint of the fuser that the receiver has to have; none for any.
-    pub fuser: Option<String>,
+    /// The fuser that the receiver has to have; none for any.
+    pub fuser: Option<&'a LoadedFuser>,
     /// Whether the text travels, or only its name.
     pub says_text: bool,
     /// What is asked of the message.
@@ -38,7 +40,10 @@ pub struct Sent {
     pub prompt_tokens: usize,
     /// Tokens whose rows are in the container.
     pub sent_tokens: usize,
-    /// Bytes of the container; 0 where nothing was sent.
+    /// The selector that chose them; none where all travel unasked, and where nothing was sent.
+    pub chosen_by: Option<String>,
+    /// Bytes of the container, or of the compact message without its schema, which `link_bytes` has;
+    /// 0 where nothing was sent.
     pub container_bytes: u64,
     /// The most it was allowed to have.
     pub cap_bytes: Option<u64>,
@@ -64,21 +69,25 @@ impl Share<'_> {
         connect: impl FnOnce() -> Result<Box<dyn Transport>, NetError>,
     ) -> Result<Sent, Error> {
         let mut stages = Stages::default();
-        self.packing.check()?;
+        self.packing.check(self.side.kv_shape().layers)?;
         let prompt = Prompt::new(self.tokenizer, text)?;
         let said = match self.says_text {
             true => Said::Text(text.into()),
             false => Said::Digest(Said::digest_of(text)),
         };
         let terms = SharerTerms { said, ends: prompt.ends }.to_bytes();
-        let compat = as_sharer(self.side, self.tokenizer, self.keys, self.fuser.as_deref())?;
+        let fuser = self.fuser.map(LoadedFuser::fingerprint);
+        let compat = as_sharer(self.side, self.tokenizer, self.keys, fuser.as_deref())?;
         let options = Options { terms, ..options.clone() };
         let transport = connect()?;
         let mut link = stages.time("handshake", || Sender::open(transport, &compat, &options))?;
         let layers = compat.shape.layers;
         let needed = match link.peer().map(|peer| ReceiverTerms::read(&peer.terms, layers)) {
-            // Whoever reads a file may need anything.
-            None => vec![[true; 2]; layers],
+            // Whoever reads a file has this fuser, or may need anything.
+            None => match self.fuser {
+                Some(own) => own.fuser.needed(&own.params),
+                None => vec![[true; 2]; layers],
+            },
             Some(Ok(terms)) => terms.needed,
             Some(Err(reject)) => return Err(link.refuse(reject).into()),
         };
@@ -86,6 +95,7 @@ impl Share<'_> {
             empty: None,
             prompt_tokens: prompt.tokens.len(),
             sent_tokens: 0,
+            chosen_by: None,
             container_bytes: 0,
             cap_bytes: self.packing.cap_bytes,
             link_bytes: Traffic::default(),
@@ -108,14 +118,18 @@ impl Share<'_> {
                 link.nothing(empty.reason())?;
                 sent.empty = Some(empty);
             }
-            Packed::Plan { mut plan, tokens, score } => {
+            Packed::Plan { mut plan, tokens, chosen_by, score } => {
                 stages.split("score", score);
                 self.name(&mut plan, &compat.weights, &compat.tokenizer, text);
-                let bytes = stages.time("encode", || wire::encode(device, view, &plan))?;
-                sent.sent_tokens = tokens;
-                sent.container_bytes = bytes.len() as u64;
+                let encode = || match self.packing.compact {
+                    true => Message::compact(device, view, *plan),
+                    false => Message::whole(device, view, &plan),
+                };
+                let message = stages.time("encode", encode)?;
+                (sent.sent_tokens, sent.chosen_by) = (tokens, chosen_by);
+                sent.container_bytes = message.bytes.len() as u64;
                 self.check_cap(sent.container_bytes)?;
-                send_blocks(&mut link, &bytes, &mut stages)?;
+                send_blocks(&mut link, &message, &mut stages)?;
                 sent.receiver = match stages.time("reply", || link.reply())? {
                     Reply::Taken(stats) => Some(stats),
                     Reply::Unheard => None,
@@ -149,15 +163,17 @@ impl Share<'_> {
     }
 }
 
-/// Sends a container so that each block is there when its last byte is.
-fn send_blocks(link: &mut Sender, bytes: &[u8], stages: &mut Stages) -> Result<(), Error> {
-    let header = Header::parse(bytes, &Limits::default())?;
-    let (start, total) = (header.header_bytes(), bytes.len() as u64);
-    let mut out = stages.time("first_byte", || link.begin(total, &bytes[..start]))?;
+/// Sends a message so that each block is there when its last byte is.
+fn send_blocks(link: &mut Sender, message: &Message, stages: &mut Stages) -> Result<(), Error> {
+    let Message { schema, bytes, head_bytes, blocks } = message;
+    if let Some(schema) = schema {
+        link.schema(schema.id(), &schema.to_bytes())?;
+    }
+    let total = bytes.len() as u64;
+    let mut out = stages.time("first_byte", || link.begin(total, &bytes[..*head_bytes]))?;
     Ok(stages.time("last_byte", || {
-        for block in 0..header.blocks() {
-            let range = header.block_bytes(block);
-            out.write(&bytes[range.start as usize..range.end as usize])?;
+        for block in blocks {
+            out.write(&bytes[block.clone()])?;
             out.flush()?;
         }
         out.end()

@@ -77,7 +77,7 @@ impl Needs {
         match self {
             Needs::Nothing => "nothing",
             Needs::Sharer => "the sharer's cache",
-            Needs::Regressor => "a fitted regressor",
+            Needs::Regressor => "a regressor: `--fuser` with a `delta_hat.json` beside it",
             Needs::Receiver => "the receiver's cache before and after fusing",
         }
     }

@@ -16,7 +16,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::error::{EncodeError, Fault, WireError};
+use super::error::{EncodeError, Fault, Incompatible, WireError};
+use super::expected::Expected;
 use super::header::{Header, Limits, MOST_SECTIONS};
 use super::index::{Encoding, Index, leb_bytes, put_leb, take_leb};
 use super::outline::{DESCRIPTOR_BYTES, Outline, PREFIX_BYTES, Part};
@@ -30,7 +31,7 @@ use crate::KvShape;
 const MAGIC: [u8; 2] = 0xa157_u16.to_le_bytes();
 const VERSION: u8 = 1;
 /// Bytes before T.
-const HEAD_BYTES: usize = 12;
+pub(crate) const HEAD_BYTES: usize = 12;
 /// Bytes of the checksum.
 const SUM_BYTES: usize = 4;
 
@@ -150,6 +151,15 @@ impl Schema {
         u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]])
     }
 
+    /// Checks what all its messages say of themselves against what this side has, but for how long
+    /// they are and what they are about, which no schema says.
+    ///
+    /// # Errors
+    /// The first field that differs.
+    pub fn check(&self, expected: &Expected) -> Result<(), Incompatible> {
+        Header { seq_len: expected.seq_len as u32, ..self.header.clone() }.check(expected)
+    }
+
     /// The precisions elements may be in.
     pub fn precisions(&self) -> &[Precision] {
         &self.precisions
@@ -174,6 +184,11 @@ fn checked_sum(bytes: &[u8], least: usize) -> Result<&[u8], WireError> {
 /// Whether a section is one of those that follow the groups in a compact message.
 fn is_body(kind: Kind) -> bool {
     !matches!(kind, Kind::Layers | Kind::Index | Kind::Meta)
+}
+
+/// Whether bytes begin a compact message, and no container.
+pub(crate) fn is_compact(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
 }
 
 /// Writes a container in the compact form.

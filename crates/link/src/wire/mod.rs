@@ -48,6 +48,7 @@ mod vector;
 
 pub use codes::Codes;
 pub use compact::{CompactError, Schema, compact_bytes, from_compact, to_compact};
+pub(crate) use compact::{HEAD_BYTES as COMPACT_HEAD_BYTES, is_compact};
 pub use decode::{Block, BlockPart, Container, Options, Reader, open};
 pub use encode::{encode, encode_into};
 pub use error::{EncodeError, Fault, Incompatible, WireError};

@@ -114,6 +114,15 @@ impl Precision {
         TABLE.iter().find(|line| line.number == number).map(|line| line.precision)
     }
 
+    /// The precisions of keys and of values: `int8/int4`, or one name for both.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub fn pair(names: &str) -> Result<[Precision; 2], UnknownPrecision> {
+        let (keys, values) = names.split_once('/').unwrap_or((names, names));
+        Ok([keys.parse()?, values.parse()?])
+    }
+
     /// The name, which is that of the format in `codec` with the same elements.
     pub fn name(self) -> &'static str {
         self.line().name

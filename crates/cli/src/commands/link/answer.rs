@@ -11,6 +11,7 @@ use serde::Serialize;
 use smidgen_codec::Ledger;
 use smidgen_data::{TokenStream, Tokenizer};
 use smidgen_link::fuse::LoadedFuser;
+use smidgen_link::net::Role;
 use smidgen_link::remote::tokenizer_sha256;
 use smidgen_link::{Phases, Question, Receiver, Side, answer_together};
 use smidgen_store::{Bytes, Disk, Which};
@@ -223,7 +224,7 @@ impl Work<'_> {
     }
 
     fn fuser(&self, side: &Side, sharer: &Tokenizer) -> Result<LoadedFuser> {
-        let fuser = line::fuser(&self.args.fuser, side)?;
+        let fuser = line::fuser(&self.args.fuser, side, Role::Receiver)?;
         checked(fuser.check_tokenizer(&tokenizer_sha256(sharer)))?;
         Ok(fuser)
     }

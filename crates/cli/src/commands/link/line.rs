@@ -6,10 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use smidgen_data::Tokenizer;
 use smidgen_link::fuse::LoadedFuser;
-use smidgen_link::net::{Address, Deadlines, Exposure, KEY_VARIABLE, Key, LinkBytes, Options};
+use smidgen_link::net::{
+    Address, Deadlines, Exposure, KEY_VARIABLE, Key, LinkBytes, Options, Role,
+};
 use smidgen_link::{Error, Side};
 
 use crate::commands::model::ModelArgs;
+use crate::exit::Fault;
 use crate::out::Table;
 
 /// Who may be on the other end, and how long it is waited for.
@@ -22,7 +25,8 @@ pub(super) struct LineArgs {
     /// Let the other end be on another machine; needs a key
     #[arg(long)]
     allow_remote: bool,
-    /// Longest wait for the other end [default: 30 s for bytes, 600 s for answers]
+    /// Longest wait for the other end, and longest message [default: 30 s for bytes, 120 s for a whole
+    /// message or handshake, 600 s for what the other end computes first]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     timeout: Option<u32>,
 }
@@ -57,9 +61,20 @@ pub(super) fn open(from: &ModelArgs) -> Result<(Side, Tokenizer)> {
     Ok((Side::of(model, &device), tokenizer))
 }
 
-/// The fuser of a file or folder.
-pub(super) fn fuser(path: &Path, side: &Side) -> Result<LoadedFuser> {
-    Ok(LoadedFuser::open(path, &side.device)?)
+/// The fuser of a file or folder, which belongs to one checkpoint of this side.
+pub(super) fn fuser(path: &Path, side: &Side, role: Role) -> Result<LoadedFuser> {
+    let fuser = LoadedFuser::open(path, &side.device)?;
+    let own = side.fingerprint();
+    let checked = match role {
+        Role::Sharer => fuser.check(&own, &fuser.facts.receiver),
+        Role::Receiver => fuser.check(&fuser.facts.sharer, &own),
+    };
+    checked.map_err(|error| {
+        let other = format!("the fuser was made for another {}", role.name());
+        let hint = format!("{other}, or another checkpoint of it: `--ckpt`");
+        anyhow::Error::from(error).context(Fault::unreadable(hint))
+    })?;
+    Ok(fuser)
 }
 
 /// Adds the parts of a direction that carried anything.

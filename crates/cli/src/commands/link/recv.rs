@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
-use smidgen_link::fuse::LoadedFuser;
-use smidgen_link::net::{Address, Discarded, Listener, Options, Stage, Traffic, Transport};
+use smidgen_link::net::{Address, Discarded, Listener, Options, Role, Stage, Traffic, Transport};
 use smidgen_link::remote::{Answer, Host, Served};
-use smidgen_link::{Error, Receiver, Side};
+use smidgen_link::{Error, Receiver};
 use smidgen_train::peak_rss_bytes;
 
 use super::line::{self, LineArgs};
 use crate::commands::model::ModelArgs;
-use crate::exit::{Fault, INTERRUPTED};
+use crate::exit::INTERRUPTED;
 use crate::out::{self, Table};
 use crate::signals;
 
@@ -87,8 +86,7 @@ pub(super) fn run(args: &Args) -> Result<u8> {
     let (options, exposure) = args.line.read()?;
     let listener = Listener::bind(&args.listen, exposure).map_err(Error::from)?;
     let (side, tokenizer) = line::open(&args.from)?;
-    let fuser = line::fuser(&args.fuser, &side)?;
-    check(&fuser, &side)?;
+    let fuser = line::fuser(&args.fuser, &side, Role::Receiver)?;
     let receiver = Receiver::new(&side, &fuser)?;
     let (prompt, max_tokens) = (args.prompt.clone(), args.max_tokens as usize);
     let host = Host { receiver: &receiver, tokenizer: &tokenizer, prompt, max_tokens };
@@ -116,15 +114,6 @@ pub(super) fn run(args: &Args) -> Result<u8> {
         (None, Some(count)) if messages < count => Ok(INTERRUPTED),
         (None, _) => Ok(0),
     }
-}
-
-/// A fuser belongs to one checkpoint of the receiver.
-fn check(fuser: &LoadedFuser, side: &Side) -> Result<()> {
-    let checked = fuser.check(&fuser.facts.sharer, &side.fingerprint());
-    checked.map_err(|error| {
-        let hint = "the fuser was made for another receiver, or another checkpoint of it: `--ckpt`";
-        anyhow::Error::from(error).context(Fault::unreadable(hint))
-    })
 }
 
 impl Args {

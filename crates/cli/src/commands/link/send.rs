@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use smidgen_link::net::{Address, LineProfile, NetError, Shaped, SystemClock, Transport, connect};
-use smidgen_link::remote::{Empty, Packing, Sent, Share};
+use smidgen_link::net::{
+    Address, LineProfile, NetError, Role, Shaped, SystemClock, Transport, connect,
+};
+use smidgen_link::plan::LayerOverride;
+use smidgen_link::remote::{Empty, Learnt, Packing, Sent, Share};
 use smidgen_link::wire::Precision;
 use smidgen_model::KeySpace;
 use smidgen_store::Bytes;
@@ -23,8 +26,9 @@ use crate::out::{self, Table};
     smidgen link send runs/sharer --to unix:/tmp/link --prompt \"Where does Ada live?\" --cap 4KiB\n  \
     smidgen link send runs/sharer --to 127.0.0.1:7000 --prompt \"Hi\" --format int4 --share 0.25\n  \
     smidgen link send runs/sharer --to 127.0.0.1:7000 --prompt \"Hi\" --rate 125kB --rtt 30 --json\n\n\
-    The cap counts the whole container, and nothing else of the link. Below the smallest message nothing\n\
-    is sent: 0 bytes, and the receiver answers alone. Only what an open gate of its fuser reads travels.")]
+    The cap counts the whole container, and nothing else of the link; with --compact the message without\n\
+    its schema, which is sent once and said apart. Below the smallest message nothing is sent: 0 bytes,\n\
+    and the receiver answers alone. Only what an open gate of its fuser reads travels.")]
 pub(crate) struct Args {
     #[command(flatten)]
     from: ModelArgs,
@@ -37,27 +41,38 @@ pub(crate) struct Args {
     /// Do not send the text, only its digest: the receiver needs the same --prompt
     #[arg(long)]
     no_text: bool,
-    /// The most that the container may weigh, such as 4096 or 4KiB
+    /// The most that the container may weigh, such as 4096 or 4KiB; with --compact the message without
+    /// its schema
     #[arg(long, value_name = "BYTES", conflicts_with = "share")]
     cap: Option<Bytes>,
-    /// How numbers travel; under a cap a list of what each token may get [default: int8; int4,int8
-    /// under a cap]
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    format: Vec<Precision>,
-    /// Which tokens come first [default: back, the last ones]
-    #[arg(long, value_name = "MODE", default_value = "back", hide_default_value = true)]
-    select: String,
+    /// How numbers travel, such as int4, or int8/int4 for keys and values; under a cap a list of what
+    /// each token may get [default: int8; int4,int8 under a cap]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = Precision::pair)]
+    format: Vec<[Precision; 2]>,
+    /// Other formats for some layers, also under a cap, such as "last 2=f16,0-3=int8/int4,5=drop";
+    /// the last that names a layer wins
+    #[arg(long, value_name = "LAYERS=NAME", value_delimiter = ',')]
+    layers: Vec<LayerOverride>,
+    /// Which tokens come first [default: back, the last ones; under a cap what the calibration.json
+    /// beside --fuser weighs tokens by]. delta_hat needs a delta_hat.json there
+    #[arg(long, value_name = "MODE")]
+    select: Option<String>,
     /// The share of the tokens that travels [default: 1]
     #[arg(long, value_name = "P", default_value_t = 1.0, hide_default_value = true)]
     share: f64,
     /// Layers that the receiver can use before the next ones are there [default: all at once]
     #[arg(long, value_name = "LAYERS", value_parser = clap::value_parser!(u16).range(1..))]
     block: Option<u16>,
+    /// Send what all messages have in common once, as a schema, and then a message with some 30 bytes
+    /// beside its numbers; needs layers that all travel alike
+    #[arg(long, conflicts_with = "block")]
+    compact: bool,
     /// Keys before or after positions, as the receiver's fuser reads them [default: before, or as the
     /// --fuser says]
     #[arg(long, value_enum, value_name = "WHEN")]
     keys: Option<Keys>,
-    /// Insist on a receiver with this fuser
+    /// Insist on a receiver with this fuser, and use calibration.json and delta_hat.json where they lie
+    /// beside it
     #[arg(long, value_name = "FILE")]
     fuser: Option<PathBuf>,
     #[command(flatten)]
@@ -94,15 +109,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
     // A key that cannot be used, or an address that may not be, is said before a model is loaded.
     let (options, exposure) = args.line.read()?;
     let (side, tokenizer) = line::open(&args.from)?;
-    let fuser = args.fuser.as_ref().map(|path| line::fuser(path, &side)).transpose()?;
-    let wanted = fuser.as_ref().map_or(KeySpace::PreRope, |fuser| fuser.fuser.config().k_space);
+    let fuser = args.fuser.as_ref().map(|path| line::fuser(path, &side, Role::Sharer));
+    let fuser = fuser.transpose()?;
+    let fuser = fuser.as_ref();
+    let learnt = fuser.map(Learnt::beside).transpose()?.unwrap_or_default();
+    let wanted = fuser.map_or(KeySpace::PreRope, |fuser| fuser.fuser.config().k_space);
     let share = Share {
         side: &side,
         tokenizer: &tokenizer,
         keys: args.keys.map_or(wanted, Keys::space),
-        fuser: fuser.as_ref().map(|fuser| fuser.fingerprint()),
+        fuser,
         says_text: !args.no_text,
-        packing: args.packing(),
+        packing: args.packing(learnt),
     };
     let reach = || args.shaped(connect(&args.to, exposure, options.deadlines.read)?);
     let sent = share.send(&args.prompt, &options, reach)?;
@@ -110,18 +128,21 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 impl Args {
-    fn packing(&self) -> Packing {
+    fn packing(&self, learnt: Learnt) -> Packing {
         let formats = match (&self.format[..], self.cap) {
-            ([], None) => vec![Precision::Int8],
-            ([], Some(_)) => vec![Precision::Int4, Precision::Int8],
+            ([], None) => vec![[Precision::Int8; 2]],
+            ([], Some(_)) => [Precision::Int4, Precision::Int8].map(|both| [both; 2]).to_vec(),
             (formats, _) => formats.to_vec(),
         };
         Packing {
             formats,
+            layers: self.layers.clone(),
             cap_bytes: self.cap.map(|Bytes(bytes)| bytes),
             select: self.select.clone(),
             share: self.share,
             block_layers: self.block.map(usize::from),
+            compact: self.compact,
+            learnt,
         }
     }
 
@@ -140,11 +161,16 @@ impl Args {
 fn show(sent: &Sent) -> Result<()> {
     match sent.empty {
         None => out::line(format_args!(
-            "  sent {} of {} tokens in {} bytes{}",
+            "  sent {} of {} tokens{} in {} bytes{}{}",
             sent.sent_tokens,
             sent.prompt_tokens,
+            sent.chosen_by.as_ref().map_or(String::new(), |by| format!(", by {by},")),
             out::count(sent.container_bytes),
-            sent.cap_bytes.map_or(String::new(), |cap| format!(" of {}", out::count(cap)))
+            sent.cap_bytes.map_or(String::new(), |cap| format!(" of {}", out::count(cap))),
+            match sent.link_bytes.sent.schema {
+                0 => String::new(),
+                bytes => format!(", and once {} of schema", out::count(bytes)),
+            }
         ))?,
         Some(empty) => {
             out::line(format_args!("  sent nothing, 0 bytes: {}", Empty::reason(empty)))?;

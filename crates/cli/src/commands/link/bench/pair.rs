@@ -219,8 +219,10 @@ impl Kind {
     fn packing(self, side: &Side, tokens: usize, block: Option<u16>) -> Packing {
         let block_layers = block.map(usize::from);
         let formats = match self {
-            Kind::Whole(precision) => vec![precision],
-            Kind::Eighth | Kind::None => vec![Precision::Int4, Precision::Int8],
+            Kind::Whole(precision) => vec![[precision; 2]],
+            Kind::Eighth | Kind::None => {
+                vec![[Precision::Int4; 2], [Precision::Int8; 2]]
+            }
         };
         let cap_bytes = match self {
             Kind::Whole(_) => None,
