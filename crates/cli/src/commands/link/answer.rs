@@ -11,13 +11,11 @@ use serde::Serialize;
 use smidgen_codec::Ledger;
 use smidgen_data::{TokenStream, Tokenizer};
 use smidgen_link::fuse::LoadedFuser;
-use smidgen_link::net::Role;
 use smidgen_link::remote::tokenizer_sha256;
 use smidgen_link::{Phases, Question, Receiver, Side, answer_together};
 use smidgen_store::{Bytes, Disk, Which};
 use smidgen_tensor::{Device, available_threads};
 
-use super::line;
 use crate::commands::late::LateBar;
 use crate::commands::model::ModelArgs;
 use crate::exit::{Fault, INTERRUPTED};
@@ -224,7 +222,7 @@ impl Work<'_> {
     }
 
     fn fuser(&self, side: &Side, sharer: &Tokenizer) -> Result<LoadedFuser> {
-        let fuser = line::fuser(&self.args.fuser, side, Role::Receiver)?;
+        let fuser = LoadedFuser::open(&self.args.fuser, &side.device)?;
         checked(fuser.check_tokenizer(&tokenizer_sha256(sharer)))?;
         Ok(fuser)
     }
