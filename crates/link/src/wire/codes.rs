@@ -138,8 +138,16 @@ impl Codes<'_> {
     /// # Panics
     /// When `out` is not [`Codes::len`] long.
     pub fn decode_into(&self, device: &Device, out: &mut [f32]) {
+        self.decode(device, out, out.len() >= LARGE);
+    }
+
+    /// As [`Codes::decode_into`], to room that is new: the system brings its pages into the caches anyway.
+    pub(super) fn decode_to_new(&self, device: &Device, out: &mut [f32]) {
+        self.decode(device, out, false);
+    }
+
+    fn decode(&self, device: &Device, out: &mut [f32], is_large: bool) {
         assert_eq!(out.len(), self.len(), "room for each value");
-        let is_large = out.len() >= LARGE;
         let token_len = self.grid.heads * self.grid.dim;
         let step = (CHUNK / token_len).max(1);
         let tasks: Vec<_> = out.chunks_mut(step * token_len).map(Mutex::new).collect();

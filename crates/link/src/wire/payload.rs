@@ -73,7 +73,7 @@ impl Block<'_> {
         let len: usize = self.codes(side).map(|(_, codes)| codes.len()).sum();
         let mut values = vec![0.0; len];
         if self.codes(side).count() == 1 {
-            codes.decode_into(device, &mut values);
+            codes.decode_to_new(device, &mut values);
             return Some(Rows { tokens: first.index.tokens().collect(), values });
         }
         let (tokens, places) = merged(self.codes(side).map(|(part, _)| part));

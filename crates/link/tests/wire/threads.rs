@@ -2,7 +2,7 @@
 
 use smidgen_codec::Ledger;
 use smidgen_link::KvShape;
-use smidgen_link::wire::{Group, Pair, Plan, Precision, Side, decode, encode};
+use smidgen_link::wire::{Group, Pair, Plan, Precision, Side, decode, encode, open};
 use smidgen_tensor::{Device, Level};
 
 use crate::common::Cache;
@@ -33,4 +33,21 @@ fn threads_and_levels_change_nothing() {
             }
         }
     }
+}
+
+/// Room that no cache holds is written past them, with rows that end anywhere in a line.
+#[test]
+fn what_is_too_large_for_the_caches_decodes_to_the_same_values() {
+    let shape = KvShape { layers: 1, kv_heads: 3, key_dim: 57, value_dim: 1 };
+    let cache = Cache::new(shape, 49_500, 5);
+    let group = Group::new((0..49_500).collect(), Pair::both(Precision::Int8));
+    let device = Device::cpu(Ledger::new(), 2);
+    let bytes = encode(&device, cache.view(), &Plan::new(1, vec![group])).unwrap();
+    let new = decode(&device, &bytes, &Default::default()).unwrap();
+    let container = open(&device, &bytes, &Default::default()).unwrap();
+    let codes = container.blocks[0].parts[0].keys.as_ref().unwrap();
+    let mut room = vec![f32::NAN; codes.len() + 1];
+    assert!(4 * codes.len() > 32 << 20);
+    codes.decode_into(&device, &mut room[1..]);
+    assert!(room[1..] == *new.layer(0, Side::Keys).unwrap().values);
 }
