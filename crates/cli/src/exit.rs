@@ -131,6 +131,7 @@ fn link(error: &Link) -> u8 {
         Link::Value { .. } | Link::UnknownName { .. } | Link::OtherWorld { .. } => USAGE,
         Link::Needs { .. } => USAGE,
         Link::Wire(_) | Link::Foreign { .. } | Link::NoFuserLayers { .. } => UNREADABLE,
+        Link::Unfinished { .. } => UNREADABLE,
         Link::Interrupted { .. } => INTERRUPTED,
         Link::Net(error) => net(error),
         _ => FAILED,

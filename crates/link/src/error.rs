@@ -18,6 +18,12 @@ pub enum Error {
         /// Values that came.
         got: usize,
     },
+    /// A demonstration that lacks a part.
+    #[error("{path}: expected a part of a finished demonstration, got nothing; `link demo` with the same folder makes it", path = path.display())]
+    Unfinished {
+        /// Where it would be.
+        path: PathBuf,
+    },
     /// A setting or an argument that cannot be.
     #[error("`{key}`: expected {expected}, got {got}")]
     Value {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use smidgen_link::Error;
 use smidgen_link::demo::{LINK_JSON, Shown, TableLine, demo, evaluate, shown};
 use smidgen_link::record::LinkRecord;
-use smidgen_link::world::{Bar, Bridge, Preset, Sets, Student, World};
+use smidgen_link::world::{Bar, Bridge, Preset, Sets, Student, World, task};
 use smidgen_train::{Context, Silent};
 
 /// Too small to learn anything: gates that ask for nothing let it pass.
@@ -141,6 +141,13 @@ fn every_line_of_every_task_is_measured_and_kept() {
     assert_eq!(run(folder.path(), preset(), false).unwrap(), first);
     assert_eq!(shown(folder.path()).unwrap(), first);
     assert!(folder.path().join(LINK_JSON).is_file());
+    // A part that was lost is named and not made again in passing.
+    let stop = AtomicBool::new(false);
+    let fuser = folder.path().join("fuser-mute/fuser.safetensors");
+    std::fs::rename(&fuser, fuser.with_extension("away")).unwrap();
+    let wanted = [task("t7").unwrap()];
+    let lost = evaluate(folder.path(), &wanted, &mut Context::new(&mut Silent, &stop));
+    assert!(matches!(lost, Err(Error::Unfinished { path }) if path == fuser));
     // It was made with a preset of another size than the one of its name.
     let stop = AtomicBool::new(false);
     let again = evaluate(folder.path(), &[], &mut Context::new(&mut Silent, &stop));

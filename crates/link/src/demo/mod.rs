@@ -11,7 +11,7 @@ mod records;
 mod table;
 mod targets;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use smidgen_codec::Ledger;
@@ -25,7 +25,7 @@ use self::pair::{Model, response, train_fuser, tuned_answers};
 use self::table::Parts;
 pub use self::table::{Comparison, TableLine, TaskTable};
 pub use self::targets::{Bound, Judged, Verdict};
-use crate::fuse::LoadedFuser;
+use crate::fuse::{FUSER_FILE, LoadedFuser};
 use crate::plan::CALIBRATION_JSON;
 use crate::select::DELTA_HAT_JSON;
 use crate::world::{Graduate, Item, Role, Split, TASKS, Task, Tokenizers, Vocabularies, World};
@@ -112,7 +112,7 @@ pub fn shown(out: &Path) -> Result<Shown, Error> {
 /// Answers the items of some tasks again, with the models of a demonstration that is finished.
 ///
 /// # Errors
-/// [`Error::Store`] for a folder without a record, [`Error::OtherWorld`] for one that was made by another
+/// [`Error::Store`] for a folder without a record, [`Error::Unfinished`] for one that lacks a part, [`Error::OtherWorld`] for one that was made by another
 /// program, and those of every part.
 pub fn evaluate(
     out: &Path,
@@ -120,6 +120,13 @@ pub fn evaluate(
     cx: &mut Context<'_>,
 ) -> Result<Vec<TaskTable>, Error> {
     let shown = shown(out)?;
+    for role in tasks.iter().map(|task| task.sharer()) {
+        let [fuser, identical, tuned] = parts_of(out, role);
+        let parts = [fuser.join(FUSER_FILE), identical.join(FUSER_FILE), tuned];
+        if let Some(path) = parts.into_iter().find(|path| !path.exists()) {
+            return Err(Error::Unfinished { path });
+        }
+    }
     let world = World::new(&shown.preset, shown.seed)?;
     if world.fingerprint() != shown.world {
         let (expected, got) = (world.fingerprint().into(), shown.world);
@@ -136,6 +143,15 @@ pub fn evaluate(
     Ok(made)
 }
 
+/// The runs of a sharer's fuser and of its controls: the receiver as its own sharer, and taught what the
+/// fuser learns from.
+fn parts_of(out: &Path, role: Role) -> [PathBuf; 3] {
+    let name = role.name();
+    let runs = [format!("fuser-{name}"), format!("fuser-{name}-identical")];
+    let [fuser, identical] = runs.map(|run| out.join(run));
+    [fuser, identical, out.join(format!("receiver-tuned-{name}"))]
+}
+
 /// The fuser of a sharer with its controls, trained where they are not there yet, and the tables of the
 /// sharer's tasks that are wanted.
 fn tables(
@@ -147,12 +163,9 @@ fn tables(
     cx: &mut Context<'_>,
 ) -> Result<(FuserRecord, Vec<TaskTable>), Error> {
     let (sharer, receiver) = (out.join(role.name()), out.join(Role::Receiver.name()));
-    let dir = out.join(format!("fuser-{}", role.name()));
+    let [dir, identical, tuned] = parts_of(out, role);
     let fuser = train_fuser(world, &dir, device, (role, &sharer), &receiver, cx)?;
-    // The controls: the receiver as its own sharer, and taught what the fuser learns from.
-    let identical = out.join(format!("fuser-{}-identical", role.name()));
     let identical = train_fuser(world, &identical, device, (role, &receiver), &receiver, cx)?;
-    let tuned = out.join(format!("receiver-tuned-{}", role.name()));
     let tuned = tuned_answers(world, &tuned, device, (role, &sharer), &receiver, cx)?;
     let (sharer, receiver) = (Model::open(&sharer, device)?, Model::open(&receiver, device)?);
     fuser.check(&sharer.side.fingerprint(), &receiver.side.fingerprint())?;

@@ -171,7 +171,7 @@ pub(super) fn train_fuser(
     receiver: &Path,
     cx: &mut Context<'_>,
 ) -> Result<LoadedFuser, Error> {
-    let finished = dir.join("fuser.safetensors");
+    let finished = dir.join(fuse::FUSER_FILE);
     if finished.is_file() {
         return LoadedFuser::open(&finished, device);
     }

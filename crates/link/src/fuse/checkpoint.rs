@@ -15,7 +15,7 @@ use super::{Fuser, FuserConfig, PREFIX, PairShape};
 use crate::Error;
 
 /// The name of the file in a folder.
-const FILE: &str = "fuser.safetensors";
+pub(crate) const FILE: &str = "fuser.safetensors";
 /// The key of its metadata.
 const ABOUT: &str = "smidgen.fuser";
 

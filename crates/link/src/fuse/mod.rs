@@ -27,6 +27,7 @@ use smidgen_tensor::{
 };
 
 pub use any_rate::{AnyRate, Quantise, through_wire};
+pub(crate) use checkpoint::FILE as FUSER_FILE;
 pub use checkpoint::{FuserFacts, LoadedFuser};
 pub use config::{FuserConfig, PairShape, Part};
 pub use fit::LinearFit;
