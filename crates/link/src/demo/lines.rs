@@ -180,7 +180,10 @@ impl<'a> Method<Ends<'a>> for Line {
             }
         };
         ends.kept = if let Line::Kept(_, precision) = self { Some(*precision) } else { None };
-        let reply = ends.apply(asked, &payload)?;
+        let reply = ends.apply(asked, &payload);
+        // The next way finds the receiver as it was.
+        ends.kept = None;
+        let reply = reply?;
         timings_ms.extend(&reply.timings_ms);
         timings_ms.insert(Stage::EndToEnd, prefill + since(started));
         Ok(Answer { reply, payload, selection, timings_ms })

@@ -112,8 +112,8 @@ pub fn shown(out: &Path) -> Result<Shown, Error> {
 /// Answers the items of some tasks again, with the models of a demonstration that is finished.
 ///
 /// # Errors
-/// [`Error::Store`] for a folder without a record, [`Error::Unfinished`] for one that lacks a part, [`Error::OtherWorld`] for one that was made by another
-/// program, and those of every part.
+/// [`Error::Store`] for a folder without a record, [`Error::Unfinished`] for one that lacks a part,
+/// [`Error::OtherWorld`] for one that was made by another program, and those of every part.
 pub fn evaluate(
     out: &Path,
     tasks: &[&dyn Task],

@@ -1,6 +1,6 @@
 //! The table of a task: all lines over the same items, with intervals and paired comparisons.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use smidgen_train::{Context, Event};
@@ -11,7 +11,7 @@ use super::lines::{COMPARED, IDENTICAL, LINKED, METHODS, SHARER, SHUFFLED, TUNED
 use super::pair::Model;
 use crate::align::Alignment;
 use crate::message::check_sent;
-use crate::methods::{Column, Contents, Entry, Measured, PayloadKind, ReceiverOnly, Row, measure};
+use crate::methods::{Column, Entry, Measured, ReceiverOnly, Row, measure};
 use crate::plan::Budget;
 use crate::stats::{Interval, bootstrap, paired};
 use crate::world::{Alone, ROW_TOKENS, Scored, Split, Task, World, score};
@@ -157,18 +157,7 @@ impl Asking {
 impl Column {
     /// Answers of somebody who was sent nothing.
     fn unlinked(method: &str, scored: &[Scored]) -> Column {
-        let row = |scored: &Scored| Row {
-            kind: PayloadKind::Empty,
-            bytes: 0,
-            request_bytes: 0,
-            cap_bytes: None,
-            contents: Contents::default(),
-            selection: None,
-            answer: scored.answer.clone(),
-            answer_tokens: scored.tokens,
-            is_right: scored.correct,
-            timings_ms: BTreeMap::new(),
-        };
+        let row = |it: &Scored| Row::unsent(it.answer.clone(), it.tokens, it.correct);
         Column {
             method: method.into(),
             is_upper_bound: false,

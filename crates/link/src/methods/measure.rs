@@ -129,6 +129,24 @@ fn row(answer: Answer, cap_bytes: Option<u64>, what: impl Fn() -> String) -> Res
     })
 }
 
+impl Row {
+    /// What was answered where nothing was sent.
+    pub(crate) fn unsent(answer: String, answer_tokens: u64, is_right: bool) -> Row {
+        Row {
+            kind: PayloadKind::Empty,
+            bytes: 0,
+            request_bytes: 0,
+            cap_bytes: None,
+            contents: Contents::default(),
+            selection: None,
+            answer,
+            answer_tokens,
+            is_right,
+            timings_ms: BTreeMap::new(),
+        }
+    }
+}
+
 fn refuse_twice(what: &'static str, names: impl Iterator<Item = String>) -> Result<(), Error> {
     let mut names: Vec<String> = names.collect();
     names.sort_unstable();

@@ -1,6 +1,5 @@
 //! What a link over text is worth: every line scores the same continuations of held-out documents.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use smidgen_model::{KeySpace, Scorer, TokenBatch};
@@ -318,18 +317,7 @@ fn keep_last(sent: &mut Vec<u32>, tokens: usize) -> SelectionStats {
 
 /// An item for which nothing was sent. Continuations are scored: there is no answer.
 fn nothing() -> Row {
-    Row {
-        kind: PayloadKind::Empty,
-        bytes: 0,
-        request_bytes: 0,
-        cap_bytes: None,
-        contents: Contents::default(),
-        selection: None,
-        answer: String::new(),
-        answer_tokens: 0,
-        is_right: false,
-        timings_ms: BTreeMap::new(),
-    }
+    Row::unsent(String::new(), 0, false)
 }
 
 /// Milliseconds from then on.
